@@ -1,0 +1,59 @@
+"""What agents and workers report, and what the controller records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["Event", "EventKind"]
+
+
+class EventKind(StrEnum):
+    """Every kind of event. The comment names the keys of ``data``."""
+
+    # the controller, about a job (source "control", attempt 0 or the attempt's number)
+    SUBMITTED = "submitted"  # plans
+    WAITING = "waiting"  # reason, message
+    ATTEMPT_STARTED = "attempt-started"  # plan_index, devices, nodes
+    ATTEMPT_ENDED = "attempt-ended"  # reason, message
+    AGENT_RESTARTED = "agent-restarted"  # node
+    STOP_REQUESTED = "stop-requested"  # by
+    JOB_ENDED = "job-ended"  # state, reason, message
+    # the agent (source "agent-00")
+    GENERATION_STARTED = "generation-started"  # workers, pids, port
+    WORKER_EXITED = "worker-exited"  # rank, exit_code, signal, message
+    HANG_DETECTED = "hang-detected"  # rank, silent_s, step
+    GENERATION_ENDED = "generation-ended"  # reason, message, step
+    OUTCOME = "outcome"  # reason, message: the agent's last word on the attempt
+    # a worker (source "r0000")
+    PHASE = "phase"  # name (data, build, load, train, validate, sample), done, total, detail
+    STEP = "step"  # step, loss, lr, grad_norm, step_time_s, tokens_per_s, mfu, memory_bytes
+    VALIDATION = "validation"  # step, loss
+    CHECKPOINT_SAVED = "checkpoint-saved"  # step, bytes, seconds
+    CHECKPOINT_LOADED = "checkpoint-loaded"  # step, seconds, path
+    CHECKPOINT_REFUSED = "checkpoint-refused"  # path, message
+    CHECKPOINT_FAILED = "checkpoint-failed"  # step, message
+    FAULT_INJECTED = "fault-injected"  # step, rank, what
+    SAMPLE = "sample"  # text
+    RESULT = "result"  # steps, loss, validation_loss, seconds, tokens, params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened.
+
+    (job_id, attempt, generation, source, sequence) is unique, so ingesting twice is harmless.
+    ``cursor`` is the store's running number, 0 before it is stored.
+    """
+
+    job_id: str
+    attempt: int
+    generation: int
+    source: str
+    sequence: int
+    time: float
+    kind: EventKind
+    data: Mapping[str, Any] = field(default_factory=dict)
+    cursor: int = 0

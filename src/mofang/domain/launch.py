@@ -1,0 +1,63 @@
+"""What a backend is asked to start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mofang.domain.job import marker
+from mofang.domain.scenario import RestartPolicy
+
+__all__ = ["LaunchSpec", "NodeLaunch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLaunch:
+    """One node's part of an attempt: its workers and the devices they share."""
+
+    node: str
+    address: str
+    prefix: tuple[str, ...]
+    accelerator: str
+    device_indices: tuple[int, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """Everything needed to start one attempt; the same value is rendered for people and executed by the backend.
+
+    ``argv`` is one worker's program. ``env`` holds what all workers share; the agent adds torchrun's variables (RANK,
+    LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, NODE_RANK, MASTER_ADDR, MASTER_PORT) and Mofang's own. ``files`` maps
+    names inside the attempt directory to text. ``secrets_file`` names a private file of NAME: value pairs, read by the agent.
+    """
+
+    job_id: str
+    attempt: int
+    fence: int
+    run_dir: str  # of the job; the attempt's own directory lies inside it
+    nodes: tuple[NodeLaunch, ...]
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    secrets_file: str | None = None
+    workdir: str | None = None
+    restart: RestartPolicy = RestartPolicy()
+    grace_s: float = 10.0
+    wake: tuple[str, ...] = ()  # the agent executes this when it finds no controller alive
+    wake_socket: str = ""  # where a live controller listens
+
+    @property
+    def marker(self) -> str:
+        """The text that every process of this attempt carries in its environment."""
+        return marker(self.job_id, self.attempt)
+
+    @property
+    def attempt_dir(self) -> str:
+        """The directory of this attempt."""
+        return f"{self.run_dir}/attempt-{self.attempt:04d}"
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers over all nodes."""
+        return sum(node.workers for node in self.nodes)

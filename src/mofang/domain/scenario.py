@@ -1,0 +1,200 @@
+"""What the user wants: task, model, data, goal and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from mofang.domain.hardware import Precision
+from mofang.domain.model import ModelArchitecture
+from mofang.domain.strategy import Recompute, Sharding
+from mofang.units import DeviceRequest
+
+__all__ = [
+    "Command",
+    "Environment",
+    "Goal",
+    "Limits",
+    "Mount",
+    "Optimisation",
+    "Pretrain",
+    "Resources",
+    "RestartPolicy",
+    "Scenario",
+    "Secret",
+    "StrategyChoice",
+    "TextData",
+    "WorkdirMode",
+]
+
+
+class Goal(StrEnum):
+    """What the best plan minimises."""
+
+    TIME = "time"
+    COST = "cost"
+    ENERGY = "energy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What no plan may exceed: seconds from submission, and money in the currency of the price list."""
+
+    deadline_s: float | None = None
+    budget: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Alternatives, best first where ``ordered``; empty: any device that fits. ``workers``: processes a job."""
+
+    any_of: tuple[DeviceRequest, ...] = ()
+    ordered: bool = False
+    nodes: int | None = None  # None: as many as needed
+    memory_bytes: int | None = None  # host memory a node
+
+
+class WorkdirMode(StrEnum):
+    """How the working directory reaches the workers."""
+
+    SHARED = "shared"  # used in place: every host sees the same path
+    UPLOAD = "upload"  # copied when the job is submitted; later edits do not change the job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A secret by reference: its value is read when the job is submitted and never shown, logged or put in argv."""
+
+    name: str  # the environment variable that workers see
+    source: Literal["env", "file"]
+    reference: str  # the variable or the path it is read from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A path that workers see: ``target`` becomes a link to ``source`` inside the working directory."""
+
+    target: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a job runs in."""
+
+    venv: str | None = None
+    modules: tuple[str, ...] = ()
+    image: str | None = None  # for the cluster backends
+    workdir: str | None = None  # absolute; None: the run directory
+    workdir_mode: WorkdirMode = WorkdirMode.SHARED
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """When to go on: ``same_failure`` failures alike at the same step end the job; ``max_restarts`` None: no limit."""
+
+    max_restarts: int | None = None
+    same_failure: int = 3
+    hang_timeout_s: float = 300.0  # no progress for this long, once there was some, is a hang
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextData:
+    """Text to train on.
+
+    Paths are absolute files, globs or folders; ``python-stdlib`` is the source of the standard library of the machine
+    that trains.
+    """
+
+    paths: tuple[str, ...]
+    tokenizer: str = "bytes"  # or the absolute path of a tokenizer.json
+    validation_fraction: float = 0.02
+    size_bytes: int | None = None  # as seen when the job was planned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisation:
+    """AdamW (arXiv:1711.05101) with linear warm-up and cosine decay to ``lr * min_lr_ratio``."""
+
+    lr: float = 3e-4
+    min_lr_ratio: float = 0.1
+    warmup_steps: int = 20
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyChoice:
+    """What the user fixes himself; None leaves the choice to matching."""
+
+    workers: int | None = None
+    threads: int | None = None
+    dp: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    cp: int | None = None
+    sharding: Sharding | None = None
+    precision: Precision | None = None
+    recompute: Recompute | None = None
+    micro_batch: int | None = None
+    compile: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain:
+    """Train a decoder-only model from scratch.
+
+    ``steps`` or ``duration_s`` is set: with the latter, matching turns the predicted speed into a number of steps,
+    frozen in the plan.
+    """
+
+    model: ModelArchitecture
+    data: TextData
+    sequence: int
+    global_batch: int  # sequences in one optimiser step
+    steps: int | None = None
+    duration_s: float | None = None
+    optimisation: Optimisation = Optimisation()
+    strategy: StrategyChoice = StrategyChoice()
+    checkpoint_every_steps: int | None = None  # None: about every checkpoint_every_s seconds of predicted time
+    checkpoint_every_s: float = 15.0
+    keep_checkpoints: int = 3
+    validate_every: int = 50
+    validation_batches: int = 8
+    log_every: int = 1
+    seed: int = 0
+    sample_tokens: int = 400  # length of the text generated at the end; 0: none
+    fault_at_fraction: float | None = None  # kill one worker when this part of the steps is done (demonstrations)
+    kind: Literal["pretrain"] = "pretrain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The user's own program, started once a worker with torchrun's variables; its estimate is unknown."""
+
+    argv: tuple[str, ...]
+    workers: int = 1
+    cores_per_worker: int = 1
+    kind: Literal["command"] = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything a job file says, resolved: names looked up, paths absolute, units in SI."""
+
+    name: str
+    task: Pretrain | Command
+    resources: Resources = Resources()
+    environment: Environment = Environment()
+    goal: Goal = Goal.TIME
+    limits: Limits = Limits()
+    restart: RestartPolicy = RestartPolicy()
+    grace_s: float = 10.0  # between SIGTERM and SIGKILL
+    priority: int = 0
