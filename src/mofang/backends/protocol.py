@@ -67,4 +67,4 @@ class Backend(Protocol):
         """Look at the attempt."""
 
     def clear(self, spec: LaunchSpec) -> int:
-        """Kill every process that carries the attempt's marker, remove its shared memory; return how many there were."""
+        """Kill every process that carries the attempt's marker, remove its shared memory; return their number."""

@@ -29,7 +29,8 @@ class LaunchSpec:
 
     ``argv`` is one worker's program. ``env`` holds what all workers share; the agent adds torchrun's variables (RANK,
     LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, NODE_RANK, MASTER_ADDR, MASTER_PORT) and Mofang's own. ``files`` maps
-    names inside the attempt directory to text. ``secrets_file`` names a private file of NAME: value pairs, read by the agent.
+    names inside the attempt directory to text. ``secrets_file`` names a private file of NAME: value pairs, read by the
+    agent.
     """
 
     job_id: str
