@@ -57,9 +57,11 @@ class Accelerator:
     peak_flops: Mapping[Precision, float]
     architecture: str = ""
     year: int | None = None
+    memory_type: str = ""
     scaleup_link: str = ""
     scaleup_bandwidth: float = 0.0  # per accelerator, both directions together; 0: PCIe only
     scaleup_domain: int = 1
+    pcie_generation: int | None = None
     pcie_bandwidth: float = 0.0  # both directions together
     tdp_w: float | None = None
     form_factor: str = ""
@@ -90,6 +92,7 @@ class Server:
     host_memory_bytes: int | None = None
     power_w: float | None = None
     cooling: str = ""
+    rack_units: int | None = None
     source: str = ""
     notes: str = ""
 

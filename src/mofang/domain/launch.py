@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mofang.domain.job import marker
-from mofang.domain.scenario import RestartPolicy
+from mofang.domain.scenario import Environment, RestartPolicy
 
 __all__ = ["LaunchSpec", "NodeLaunch"]
 
@@ -42,7 +42,8 @@ class LaunchSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     secrets_file: str | None = None
-    workdir: str | None = None
+    environment: Environment = Environment()  # venv, modules, variables and mounts; secrets go by ``secrets_file``
+    workdir: str | None = None  # where workers start; None: the attempt directory
     restart: RestartPolicy = RestartPolicy()
     grace_s: float = 10.0
     wake: tuple[str, ...] = ()  # the agent executes this when it finds no controller alive

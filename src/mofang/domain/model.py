@@ -17,6 +17,12 @@ class Attention(StrEnum):
     LATENT = "latent"  # multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)
 
 
+def _at_least(minimum: int, value: object, what: str, fields: tuple[str, ...]) -> None:
+    for name in fields:
+        if getattr(value, name) < minimum:
+            raise SpecError(f"{what}: {name} must be at least {minimum}, not {getattr(value, name)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiHeadLatent:
     """Sizes of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
@@ -26,6 +32,11 @@ class MultiHeadLatent:
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "latent attention", ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+        if self.q_lora_rank is not None:
+            _at_least(1, self, "latent attention", ("q_lora_rank",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +49,15 @@ class MixtureOfExperts:
     num_shared: int = 0
     shared_ffn: int = 0  # hidden size of all shared experts together
     dense_layers: int = 0  # this many layers (the first ones) keep a dense feed-forward
+    every: int = 1  # after those, every so many-th layer has experts, the others are dense
+    router_bias: bool = False
+    shared_gate: bool = False  # a learned gate on the shared experts (Qwen-MoE)
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "experts", ("num_experts", "expert_ffn", "every"))
+        _at_least(0, self, "experts", ("num_shared", "shared_ffn", "dense_layers"))
+        if not 1 <= self.top_k <= self.num_experts:
+            raise SpecError(f"top_k must lie in 1..num_experts: {self.top_k} is not in 1..{self.num_experts}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +79,16 @@ class ModelArchitecture:
     gated_ffn: bool = True
     tied_embeddings: bool = False
     learned_positions: bool = False
+    extra_positions: int = 0  # rows of the position table beyond max_sequence (OPT has two)
+    embedding_norm: bool = False  # a normalisation right after the embedding (BLOOM)
     attention_bias: bool = False  # on the query, key and value projections
     output_bias: bool = False  # on the attention output projection
     ffn_bias: bool = False
     norm_bias: bool = False  # LayerNorm has one, RMSNorm has none
-    norms_per_layer: int = 2
-    qk_norm: bool = False
+    norms_per_layer: int = 2  # parallel attention often has one, Gemma 2 and 3 have four
+    qk_norm: bool = False  # one scale of head_dim for queries, one for keys
+    qk_norm_wide: bool = False  # with qk_norm: a scale for every head of its own (OLMo 2, Command R+)
+    attention_sinks: bool = False  # one learned logit a head (gpt-oss)
     final_norm: bool = True
     lm_head_bias: bool = False
     attention: Attention = Attention.GROUPED
@@ -73,10 +97,11 @@ class ModelArchitecture:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for field_name in ("layers", "hidden", "heads", "kv_heads", "vocab", "head_dim", "max_sequence"):
-            value = getattr(self, field_name)
-            if value < 1:
-                raise SpecError(f"model {self.name}: {field_name} must be at least 1, not {value}")
+        sizes = ("layers", "hidden", "heads", "kv_heads", "vocab", "head_dim", "max_sequence")
+        _at_least(1, self, f"model {self.name}", sizes)
+        _at_least(0, self, f"model {self.name}", ("extra_positions", "norms_per_layer"))
+        if self.ffn < 1 and not (self.moe is not None and self.expert_layers == self.layers):
+            raise SpecError(f"model {self.name}: ffn must be at least 1, not {self.ffn}")
         if self.attention is Attention.GROUPED and self.heads % self.kv_heads:
             raise SpecError(
                 f"model {self.name}: heads must be a multiple of kv_heads: {self.heads} = "
@@ -85,11 +110,6 @@ class ModelArchitecture:
             )
         if (self.attention is Attention.LATENT) != (self.latent is not None):
             raise SpecError(f"model {self.name}: latent attention and its sizes go together")
-        if self.moe is not None and not 1 <= self.moe.top_k <= self.moe.num_experts:
-            raise SpecError(
-                f"model {self.name}: top_k must lie in 1..num_experts: "
-                f"{self.moe.top_k} is not in 1..{self.moe.num_experts}"
-            )
 
     @property
     def attention_params(self) -> int:
@@ -99,7 +119,8 @@ class ModelArchitecture:
         q_size, kv_size = self.heads * self.head_dim, self.kv_heads * self.head_dim
         weights = self.hidden * (q_size + 2 * kv_size) + q_size * self.hidden
         biases = (q_size + 2 * kv_size) * self.attention_bias + self.hidden * self.output_bias
-        return weights + biases + 2 * self.head_dim * self.qk_norm
+        heads = self.heads + self.kv_heads if self.qk_norm_wide else 2
+        return weights + biases + heads * self.head_dim * self.qk_norm + self.heads * self.attention_sinks
 
     def _latent_params(self, sizes: MultiHeadLatent) -> int:
         head = sizes.qk_nope_head_dim + sizes.qk_rope_head_dim
@@ -123,25 +144,48 @@ class ModelArchitecture:
 
     def layer_params(self, index: int, *, active: bool = False) -> int:
         """Parameters of layer ``index``, or of the part of it that one token passes through."""
-        total = self.attention_params + self.norms_per_layer * self.norm_params
+        experts = self.moe if self.has_experts(index) else None
+        return self._layer_params(experts, active=active)
+
+    def _layer_params(self, experts: MixtureOfExperts | None, *, active: bool) -> int:
+        rest = self.attention_params + self.norms_per_layer * self.norm_params
+        if experts is None:
+            return rest + self.ffn_params(self.ffn)
+        return rest + self._expert_params(experts, active=active)
+
+    def has_experts(self, index: int) -> bool:
+        """Whether layer ``index`` has experts in place of a dense feed-forward block."""
         moe = self.moe
-        if moe is None or index < moe.dense_layers:
-            return total + self.ffn_params(self.ffn)
+        return moe is not None and index >= moe.dense_layers and (index + 1) % moe.every == 0
+
+    @property
+    def expert_layers(self) -> int:
+        """Number of layers with experts."""
+        if self.moe is None:
+            return 0
+        return max(0, self.layers // self.moe.every - self.moe.dense_layers // self.moe.every)
+
+    def _expert_params(self, moe: MixtureOfExperts, *, active: bool) -> int:
+        router = moe.num_experts * (self.hidden + moe.router_bias)
         routed = moe.top_k if active else moe.num_experts
-        shared = self.ffn_params(moe.shared_ffn) if moe.num_shared else 0
-        return total + self.hidden * moe.num_experts + routed * self.ffn_params(moe.expert_ffn) + shared
+        shared = self.ffn_params(moe.shared_ffn) + self.hidden * moe.shared_gate if moe.num_shared else 0
+        return router + routed * self.ffn_params(moe.expert_ffn) + shared
 
     @property
     def embedding_params(self) -> int:
         """Parameters of the token and position tables, the language-model head included."""
         tables = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
-        return tables + self.learned_positions * self.max_sequence * self.hidden + self.lm_head_bias * self.vocab
+        return tables + self._position_params + self.lm_head_bias * self.vocab
+
+    @property
+    def _position_params(self) -> int:
+        return self.learned_positions * (self.max_sequence + self.extra_positions) * self.hidden
 
     def _total(self, *, active: bool) -> int:
-        dense = self.moe.dense_layers if self.moe else self.layers
-        first = self.layer_params(0, active=active) * min(dense, self.layers)
-        rest = self.layer_params(self.layers, active=active) * max(0, self.layers - dense) if self.moe else 0
-        return first + rest + self.embedding_params + self.final_norm * self.norm_params
+        experts = self.expert_layers
+        layers = experts * self._layer_params(self.moe, active=active)
+        layers += (self.layers - experts) * self._layer_params(None, active=active)
+        return layers + self.embedding_params + (self.final_norm + self.embedding_norm) * self.norm_params
 
     @property
     def params(self) -> int:
@@ -157,7 +201,7 @@ class ModelArchitecture:
     def matmul_params(self) -> int:
         """Active weights that take part in a matrix product: all but the input tables (the head counts)."""
         tables = self.vocab * self.hidden * (0 if self.tied_embeddings else 1)
-        return self.active_params - tables - self.learned_positions * self.max_sequence * self.hidden
+        return self.active_params - tables - self._position_params
 
     def train_flops_per_token(self, sequence: int) -> float:
         """FLOP for one token's forward and backward pass, causal attention counted half.
