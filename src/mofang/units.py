@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,7 +45,9 @@ __all__ = [
     "show_rate",
 ]
 
-_NUMBER = r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+# bounded, so that no text of a few characters becomes a number of a million digits
+_NUMBER = r"([0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?)"
+_MOST_EXACT = 1e15  # larger floats are printed as they are: their last digits mean nothing
 _DECIMAL = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _BYTES = {f"{prefix}B": size for prefix, size in (_DECIMAL | _BINARY).items()}
@@ -70,10 +73,6 @@ def _scaled(text: str, units: dict[str, int], kind: str, example: str) -> Fracti
     return Fraction(number) * size
 
 
-def _plain(value: Fraction) -> int | float:
-    return int(value) if value.denominator == 1 else float(value)
-
-
 def parse_bytes(text: str | int | float) -> int:
     """Return bytes; a bare number is bytes already.
 
@@ -81,24 +80,26 @@ def parse_bytes(text: str | int | float) -> int:
         UnitError: the text is not an amount of bytes.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
-        return _non_negative(text, "number of bytes")
+        return int(_non_negative(text, "number of bytes", "80GB, 24GiB or 512MiB"))
+    if re.fullmatch(r".*[KMGTPE]i?b", str(text).strip()):
+        raise UnitError(f"{text!r} counts bits, not bytes", hint="write GB, MB ... with a capital B for bytes")
     value = _scaled(str(text), {"": 1} | _BYTES, "number of bytes", "80GB, 24GiB or 512MiB")
     return int(value)
 
 
-def _non_negative(value: float, kind: str) -> int:
-    if not math.isfinite(value) or value < 0:
-        raise _fail(value, kind, "80GB")
-    return int(value)
+def _non_negative(value: float, kind: str, example: str) -> float:
+    if not 0 <= value < math.inf or value > sys.float_info.max:
+        raise _fail(value, kind, example)
+    return value
 
 
 def format_bytes(value: int) -> str:
-    """Return the shortest exact text; decimal units win over binary ones of the same length."""
+    """Return the shortest exact text; of the same length, decimal units win over binary ones, large over small ones."""
     texts = [f"{value}B"]
     for unit, size in _BYTES.items():
         exact = _exact_decimal(Fraction(int(value), size))
         if exact is not None:
-            texts.append(f"{exact}{unit}")
+            texts.insert(0, f"{exact}{unit}")
     return min(texts, key=lambda text: (len(text), text.endswith("iB")))
 
 
@@ -118,8 +119,8 @@ def parse_rate(text: str | int | float) -> float:
         UnitError: the text is not a data rate.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
-        return float(_non_negative(text, "data rate"))
-    match = re.fullmatch(rf"{_NUMBER}\s*([kKMGTP]?i?)([bB])(?:/s|ps)", str(text).strip())
+        return float(_non_negative(text, "data rate", "400Gb/s (bits) or 3.35TB/s (bytes)"))
+    match = re.fullmatch(rf"{_NUMBER}\s*([kKMGTPE]?i?)([bB])(?:/s|ps)", str(text).strip())
     if match is None:
         raise _fail(text, "data rate", "400Gb/s (bits) or 3.35TB/s (bytes)")
     number, prefix, letter = match.groups()
@@ -131,7 +132,7 @@ def parse_rate(text: str | int | float) -> float:
 
 def format_rate(value: float) -> str:
     """Return the shortest exact text in bytes per second."""
-    if value == int(value):
+    if value < _MOST_EXACT and value == int(value):
         return f"{format_bytes(int(value))}/s"
     return f"{value!r}B/s"
 
@@ -143,19 +144,18 @@ def parse_duration(text: str | int | float) -> float:
         UnitError: the text is not a duration.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
-        if not math.isfinite(text) or text < 0:
-            raise _fail(text, "duration", "90s, 10m or 1h30m")
-        return float(text)
-    parts = re.findall(rf"{_NUMBER}(ms|[dhms])", str(text).strip())
-    if not parts or "".join(number + unit for number, unit in parts) != str(text).strip():
+        return float(_non_negative(text, "duration", "90s, 10m or 1h30m"))
+    part = rf"{_NUMBER}(ms|[dhms])"
+    if not re.fullmatch(rf"(?:{part}\s*)+", str(text).strip()):
         raise _fail(text, "duration", "90s, 10m or 1h30m")
+    parts = re.findall(part, str(text))
     return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in parts))
 
 
 def format_duration(seconds: float) -> str:
     """Return exact text such as ``1h30m``."""
-    rest = Fraction(seconds).limit_denominator(1000)
-    if float(rest) != float(seconds):
+    rest = Fraction(round(Fraction(seconds) * 1000), 1000)
+    if seconds > _MOST_EXACT or float(rest) != float(seconds):
         return f"{seconds!r}s"
     text = ""
     for unit in ("d", "h", "m", "s"):
@@ -173,7 +173,7 @@ def parse_count(text: str | int | float) -> int:
     if isinstance(text, bool):
         raise _fail(text, "count", "600, 40k or 1.5B")
     if isinstance(text, int | float):
-        text = repr(text)
+        text = repr(_non_negative(text, "count", "600, 40k or 1.5B"))
     value = _scaled(str(text), _COUNTS, "count", "600, 40k or 1.5B")
     if value.denominator != 1:
         raise _fail(text, "whole count", "600, 40k or 1.5B")
@@ -230,7 +230,9 @@ def parse_range(text: str | int | float, parse: Callable[[str | int | float], in
     if not isinstance(text, str):
         value = parse(text)
         return Range(value, value)
-    low, dots, high = text.strip().partition("..")
+    low, dots, high = (part.strip() for part in text.partition(".."))
+    if not low and not high:
+        raise _fail(text, "range", "8, 8..64 or 8..")
     minimum = parse(low) if low or not dots else 0
     if not dots:
         return Range(minimum, minimum)
@@ -254,10 +256,12 @@ def parse_request(text: str) -> DeviceRequest:
     Raises:
         UnitError: the text is not a device request.
     """
-    name, colon, count = str(text).strip().rpartition(":")
+    if not isinstance(text, str):
+        raise _fail(text, "device request", "H100:8, H100:8..64 or cpu:2")
+    name, colon, count = (part.strip() for part in text.rpartition(":"))
     if not colon:
         name, count = count, "1"
-    if not re.fullmatch(r"[A-Za-z][\w .+/()-]*", name):
+    if not count or not re.fullmatch(r"(?=.*[A-Za-z])\w[\w .+/()-]*", name):
         raise _fail(text, "device request", "H100:8, H100:8..64 or cpu:2")
     wanted = parse_range(count)
     if wanted.maximum == 0:
