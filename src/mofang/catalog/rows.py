@@ -40,6 +40,7 @@ class Row:
 
 def _error(file: Path, line: int, why: str, *, column: str = "", hint: str = "") -> CatalogError:
     where = f"{file}, line {line}" + (f", column {column}" if column else "")
+    hint = hint or "`mofang catalog show NAME -o yaml` prints a good row to compare with"
     return CatalogError(f"{where}: {why}", hint=hint, data={"file": str(file), "line": line, "column": column})
 
 

@@ -1,0 +1,183 @@
+"""What a job is doing, folded from its events: the numbers of the moment, and the lines worth a person's time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mofang.domain.events import Event, EventKind
+from mofang.domain.reasons import Reason
+from mofang.report.steps import number
+from mofang.report.words import plural, reason_text
+from mofang.units import show_count, show_duration
+
+__all__ = ["Progress", "absorb", "numbers_text"]
+
+_SMOOTHING = 0.1  # the weight of the newest step in the running mean that the time left is computed from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The latest of everything. Times in seconds, losses in nats; None: not known yet."""
+
+    steps: int | None  # planned
+    phase: str = "waiting"
+    done: float | None = None  # of the phase, out of ``total``
+    total: float | None = None
+    step: int = 0
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    mfu: float | None = None
+    step_time_s: float | None = None  # a running mean
+    time: float = 0.0  # of the newest event
+    generation: tuple[int, int] = (0, 0)
+    fault_at: float | None = None  # since when the job has been recovering
+    failed: tuple[int, int] = (0, 0)  # the newest generation of which a worker's end was told
+    ended: bool = False
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the last step at the present speed."""
+        if self.steps is None or self.step_time_s is None:
+            return None
+        return max(0, self.steps - self.step) * self.step_time_s
+
+
+def absorb(progress: Progress, event: Event) -> tuple[Progress, str]:
+    """Return the progress after an event, and a line about it where it deserves one."""
+    progress = replace(progress, time=max(progress.time, event.time))
+    if event.kind is EventKind.STEP:
+        return _stepped(progress, event)
+    if event.kind is EventKind.PHASE:
+        return _phase(progress, event), ""
+    if event.kind is EventKind.JOB_ENDED:
+        return replace(progress, ended=True), ""
+    if event.kind is EventKind.WORKER_EXITED:
+        return _exited_worker(progress, event)
+    if event.kind is EventKind.GENERATION_STARTED:
+        return _generation(progress), _line(event)
+    text = _line(event)
+    return (_recovering(progress, event) if text and event.kind in _FAULTS else progress), text
+
+
+def _recovering(progress: Progress, event: Event) -> Progress:
+    return progress if progress.fault_at is not None else replace(progress, fault_at=event.time, phase="recovering")
+
+
+def _exited_worker(progress: Progress, event: Event) -> tuple[Progress, str]:
+    """Tell of the first worker of a generation that failed: the agent ends the others, and that is no news."""
+    text, generation = _line(event), (event.attempt, event.generation)
+    if not text or generation <= progress.failed:
+        return progress, ""
+    return replace(_recovering(progress, event), failed=generation), text
+
+
+def _stepped(progress: Progress, event: Event) -> tuple[Progress, str]:
+    generation, took = (event.attempt, event.generation), number(event, "step_time_s")
+    text, fault_at = "", progress.fault_at
+    if fault_at is not None and generation > progress.generation:
+        text, fault_at = f"stepping again {show_duration(max(0.0, event.time - fault_at))} after the fault", None
+    mean = progress.step_time_s
+    if took is not None and generation == progress.generation:  # a generation's first step pays for warming up
+        mean = took if mean is None else mean + _SMOOTHING * (took - mean)
+    return (
+        replace(
+            progress,
+            phase="recovering" if fault_at is not None else "train",
+            done=None,
+            total=None,
+            step=int(number(event, "step") or 0),
+            loss=number(event, "loss"),
+            tokens_per_s=number(event, "tokens_per_s"),
+            mfu=number(event, "mfu"),
+            step_time_s=mean,
+            generation=max(generation, progress.generation),
+            fault_at=fault_at,
+        ),
+        text,
+    )
+
+
+def _generation(progress: Progress) -> Progress:
+    if progress.steps is None:  # a program that reports no steps goes on as soon as it runs
+        return replace(progress, phase="running", fault_at=None)
+    return progress if progress.fault_at is not None else replace(progress, phase="starting")
+
+
+def _phase(progress: Progress, event: Event) -> Progress:
+    name = str(event.data.get("name", progress.phase))
+    return replace(progress, phase=name, done=number(event, "done"), total=number(event, "total"))
+
+
+_FAULTS = {EventKind.FAULT_INJECTED, EventKind.HANG_DETECTED, EventKind.ATTEMPT_ENDED}
+
+
+def _line(event: Event) -> str:
+    write = _LINES.get(event.kind)
+    return write(event.data, event) if write is not None else ""
+
+
+def _exited(data: Mapping[str, Any], _: Event) -> str:
+    if data.get("signal"):
+        return f"worker {data.get('rank')} was killed by signal {data['signal']}"
+    if data.get("exit_code") in {0, None}:
+        return ""
+    return f"worker {data.get('rank')} failed: {data.get('message') or 'exit code ' + str(data['exit_code'])}"
+
+
+def _ended(data: Mapping[str, Any], _: Event) -> str:
+    reason = data.get("reason")
+    if reason in {None, Reason.COMPLETED, Reason.STOPPED_BY_USER}:
+        return ""
+    return f"the attempt ended: {data.get('message') or reason_text(reason)}"
+
+
+def _more(data: Mapping[str, Any]) -> str:
+    return f": {data['message']}" if data.get("message") else ""
+
+
+def _started(data: Mapping[str, Any], event: Event) -> str:
+    return f"{plural(int(data.get('workers') or 0), 'worker')} started (generation {event.generation})"
+
+
+def _waiting(data: Mapping[str, Any], _: Event) -> str:
+    return f"waiting: {data.get('message') or reason_text(data.get('reason'))}"
+
+
+_LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
+    EventKind.WAITING: _waiting,
+    EventKind.GENERATION_STARTED: _started,
+    EventKind.WORKER_EXITED: _exited,
+    EventKind.HANG_DETECTED: lambda data, _: (
+        f"worker {data.get('rank')} hangs: no progress for {show_duration(float(data.get('silent_s') or 0))}"
+    ),
+    EventKind.FAULT_INJECTED: lambda data, _: (
+        f"fault on purpose at step {data.get('step')}: worker {data.get('rank')}, {data.get('what')}"
+    ),
+    EventKind.CHECKPOINT_LOADED: lambda data, event: (
+        f"resumed from the checkpoint of step {data.get('step')}" if event.source.endswith("0000") else ""
+    ),
+    EventKind.CHECKPOINT_REFUSED: lambda data, _: f"a checkpoint was refused{_more(data)}",
+    EventKind.CHECKPOINT_FAILED: lambda data, _: f"the checkpoint of step {data.get('step')} failed{_more(data)}",
+    EventKind.VALIDATION: lambda data, event: (
+        f"step {data.get('step')}: validation loss {number(event, 'loss') or float('nan'):.3f}"
+    ),
+    EventKind.AGENT_RESTARTED: lambda data, _: f"the agent on {data.get('node')} was restarted",
+    EventKind.STOP_REQUESTED: lambda data, _: f"stopping, as {data.get('by') or 'someone'} asked",
+    EventKind.ATTEMPT_ENDED: _ended,
+}
+
+
+def numbers_text(progress: Progress) -> str:
+    """Return the numbers of the moment: ``loss 2.41, 34.1k tokens/s, MFU 41 %, 1m 12s left``."""
+    parts = []
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.tokens_per_s is not None:
+        parts.append(f"{show_count(progress.tokens_per_s)} tokens/s")
+    if progress.mfu is not None:
+        parts.append(f"MFU {progress.mfu * 100:.0f} %")
+    if progress.left_s:
+        parts.append(f"{show_duration(progress.left_s)} left")
+    return ", ".join(parts)

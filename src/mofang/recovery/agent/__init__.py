@@ -1,0 +1,1 @@
+"""The node agent: starts the workers of an attempt, sees them fail, and starts them again."""

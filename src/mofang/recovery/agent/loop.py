@@ -1,0 +1,106 @@
+"""The agent's loop: orders, workers, reports, and a look at what is around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mofang.clock import Clock
+from mofang.domain.launch import LaunchSpec
+from mofang.recovery.agent.coordinator import RETURN_S
+from mofang.recovery.agent.crew import Crew
+from mofang.recovery.agent.history import recall
+from mofang.recovery.agent.hub import Hub
+from mofang.recovery.agent.messages import StopAsked
+from mofang.recovery.agent.uplink import LocalUplink, TcpUplink, Uplink
+from mofang.recovery.agent.wake import Alarm
+from mofang.recovery.rundir import AttemptDir, read_number
+from mofang.recovery.spool import SpoolWriter
+
+__all__ = ["Agent"]
+
+_PERIOD_S = 0.05
+_BUSY_PERIOD_S = 0.01  # while workers are being ended or started
+_FENCE_S = 1.0
+_STOP_AGAIN_S = 1.0  # a connection may have broken meanwhile
+_ISOLATED_S = 20.0  # well below RETURN_S: the workers of a lost node are gone before the attempt is given up
+
+
+class Agent:
+    """The agent of one node.
+
+    Args:
+        spec: the attempt.
+        node: the index of this node; 0 coordinates.
+        clock: the time.
+    """
+
+    def __init__(self, spec: LaunchSpec, node: int, clock: Clock) -> None:
+        self._spec, self._clock = spec, clock
+        self._directory = AttemptDir(Path(spec.attempt_dir))
+        past = recall(self._directory, node)
+        self._spool = SpoolWriter(
+            self._directory.agent_spool(node),
+            job_id=spec.job_id,
+            attempt=spec.attempt,
+            source=f"agent-{node:02d}",
+            clock=clock,
+        )
+        self._crew = Crew(spec, node, self._spool, clock, past.exits)
+        self._crew.adopt()
+        self._node = node
+        self._hub: Hub | None = None
+        self._uplink: Uplink
+        if node == 0:
+            self._uplink = local = LocalUplink()
+            self._hub = Hub(spec, local, past.history, self._spool, clock)
+            local.send(self._crew.hello())
+        else:
+            self._uplink = TcpUplink(self._directory, node, self._crew.hello, clock)
+        at_home = not spec.nodes[node].prefix
+        self._alarm = Alarm(spec.wake_socket, spec.wake if at_home else (), clock)
+        self._fence_at = 0.0
+        self._stop_at = 0.0
+        self.stop_asked = False  # set by the signal handler
+
+    def run(self) -> None:
+        """Work until the attempt is over, or until this node is given up."""
+        while not self._crew.finished and not self._given_up():
+            self.step()
+            self._clock.sleep(_BUSY_PERIOD_S if self._crew.is_busy else _PERIOD_S)
+        if self._hub is not None:
+            self._hub.close()
+        self._spool.close()
+
+    def step(self) -> None:
+        """Do everything once."""
+        self._pass_stop_on()
+        for report in self._crew.poll():
+            self._uplink.send(report)
+        if self._hub is not None:
+            self._hub.tick()
+        for order in self._uplink.receive():
+            self._crew.obey(order)
+        if self._uplink.cut_off_for() > _ISOLATED_S:
+            self._crew.kill_all()
+        self._alarm.tick()
+
+    def _pass_stop_on(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._stop_at and (self.stop_asked or self._directory.stop.exists()):
+            self._stop_at = now + _STOP_AGAIN_S
+            self._uplink.send(StopAsked(node=self._node))
+
+    def _given_up(self) -> bool:
+        """Whether a newer attempt has taken over, or the coordinator is gone for good; nothing is left behind."""
+        now = self._clock.monotonic()
+        if now < self._fence_at:
+            return False
+        self._fence_at = now + _FENCE_S
+        fenced = (read_number(self._directory.fence) or 0) > self._spec.fence
+        if not fenced and self._uplink.cut_off_for() <= RETURN_S:
+            return False
+        self._crew.kill_all()
+        while self._crew.is_clearing:
+            self._crew.poll()
+            self._clock.sleep(_BUSY_PERIOD_S)
+        return True
