@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
-import sys
 from datetime import timedelta
 
 import torch
@@ -18,27 +16,10 @@ from mofang.domain.strategy import Sharding
 from mofang.errors import BackendError, JobFailedError
 from mofang.recovery.worker import Worker
 
-__all__ = ["Gate", "choose_device", "join_group", "keep_freed_memory", "leave_group", "open_store", "peak_memory"]
+__all__ = ["Gate", "choose_device", "join_group", "leave_group", "open_store", "peak_memory"]
 
 _TIMEOUT = timedelta(minutes=10)  # compiling, or writing a large checkpoint, may hold one rank back for minutes
 _POLL_S = 0.1
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of giving it back to the kernel (mallopt(3)).
-
-    Activations are freed and allocated again every step; by default each one of 128 KiB or more is mapped afresh and
-    its pages fault in again, which costs more than the arithmetic done on them. Elsewhere than glibc nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
-        mallopt(_M_TOP_PAD, 64 << 20)
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def choose_device(config: GptConfig, worker: Worker) -> torch.device:

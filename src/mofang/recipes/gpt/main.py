@@ -17,7 +17,7 @@ from mofang.domain.strategy import Sharding
 from mofang.errors import DataError, MofangError, SpecError
 from mofang.recipes.gpt.batches import Batches
 from mofang.recipes.gpt.build import Built, build, fill
-from mofang.recipes.gpt.group import Gate, choose_device, join_group, keep_freed_memory, leave_group, open_store
+from mofang.recipes.gpt.group import Gate, choose_device, join_group, leave_group, open_store
 from mofang.recipes.gpt.keeper import Keeper
 from mofang.recipes.gpt.optimiser import AdamW
 from mofang.recipes.gpt.order import split_tokens
@@ -26,6 +26,7 @@ from mofang.recipes.gpt.sample import generate
 from mofang.recipes.gpt.tokenizer import Tokenizer, Tokens, open_tokenizer
 from mofang.recipes.gpt.tokens import prepare_tokens
 from mofang.recipes.gpt.train import Trainer
+from mofang.recovery.allocator import keep_freed_memory
 from mofang.recovery.checkpoint.peers import Peers
 from mofang.recovery.worker import Worker
 
