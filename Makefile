@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Pins what is installed and what builds it.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test check bench fmt clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,plot,nvidia,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[train,plot,nvidia,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

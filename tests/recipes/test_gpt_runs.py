@@ -59,7 +59,7 @@ def test_text_that_vanished_is_one_clear_line(runs, make_config, text):
     outcome = runs.finish(processes)
     assert outcome.codes[0] == 2
     assert outcome.errors[0] == (
-        f"DataError: {text} does not exist (name text files, globs, folders or python-stdlib)\n"
+        f"DataError: {text} does not exist (is the path right? it counts from the job file's folder)\n"
     )
     assert "Traceback" not in outcome.errors[1]
 
