@@ -79,6 +79,8 @@ class Writer:
         self._lock = Lock()
         self._queue: deque[_Entry] = deque()
         self._scheduled = False
+        self._seen = 0  # how many had queued when the flush was last put off
+        self._last = 0  # how many the last commit held
 
     def write(self, operation: Operation[Item, Result], item: Item) -> Result:
         """Write one item, and whatever else is queued; return its result after the commit."""
@@ -99,6 +101,7 @@ class Writer:
         while self._queue:
             with self._lock:
                 entries = self._take()
+                self._last = len(entries)
                 results = self._commit(entries) if entries else []
             self._settle(list(zip(entries, results, strict=True)))
 
@@ -110,6 +113,12 @@ class Writer:
             self._connection.close()
 
     def _flush_scheduled(self) -> None:
+        # While many write at the same time, who is on his way shares the sync; one who writes alone never waits.
+        if self._last > 1 and self._seen < len(self._queue) < _MOST:
+            self._seen = len(self._queue)
+            self.schedule(self._flush_scheduled)
+            return
+        self._seen = 0
         self._scheduled = False  # before looking: what is queued from now on asks for a flush of its own
         self.flush()
 
