@@ -3,7 +3,7 @@ import pytest
 from mofang.domain.events import EventKind
 from mofang.domain.reasons import Reason
 from mofang.report.bars import recovery_parts
-from mofang.report.recoveries import recoveries
+from mofang.report.recoveries import failed_rank, recoveries
 
 
 @pytest.fixture
@@ -131,3 +131,16 @@ def test_a_lost_agent_is_a_fault_of_the_attempt(story):
     (found,) = recoveries(story.events)
     assert found.what == "agent is gone"
     assert found.seconds == pytest.approx(2.0)
+
+
+def test_the_rank_that_failed_is_the_first_of_its_generation_not_those_killed_for_it(story):
+    for generation, rank in ((1, 0), (2, 1)):
+        stepped(story, 1, 2, generation)
+        killed(story, generation, rank=rank)
+        killed(story, generation, rank=1 - rank)
+    assert failed_rank(story.events) == 1
+
+
+def test_without_a_failure_the_first_rank_is_shown(story):
+    stepped(story, 1, 2, 1)
+    assert failed_rank(story.events) == 0

@@ -71,11 +71,16 @@ def recoveries(events: Iterable[Event]) -> tuple[Recovery, ...]:
 
 
 def failed_rank(events: Iterable[Event]) -> int:
-    """Return the rank of the worker that failed last; 0 where none did."""
-    ranks = [
-        event.data.get("rank") for event in events if event.kind is not EventKind.FAULT_INJECTED and _is_fault(event)
-    ]
-    return next((rank for rank in reversed(ranks) if isinstance(rank, int)), 0)
+    """Return the rank whose failure ended the last generation that failed; 0 where none did.
+
+    It is the first to fail in its generation: the others are killed because of it.
+    """
+    first: dict[tuple[int, int], int] = {}
+    for event in events:
+        rank = event.data.get("rank")
+        if event.kind is not EventKind.FAULT_INJECTED and _is_fault(event) and isinstance(rank, int):
+            first.setdefault((event.attempt, event.generation), rank)
+    return first[max(first)] if first else 0
 
 
 def _is_fault(event: Event) -> bool:
