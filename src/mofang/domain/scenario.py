@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Alternatives, best first where ``ordered``; empty: any device that fits. ``workers``: processes a job."""
+    """Alternatives, best first where ``ordered``; empty: any device that fits."""
 
     any_of: tuple[DeviceRequest, ...] = ()
     ordered: bool = False
