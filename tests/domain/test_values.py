@@ -71,7 +71,7 @@ def test_the_batches_multiply_to_the_global_batch() -> None:
     ("make", "message"),
     [
         (lambda: Parallelism(tp=0), "tp must be at least 1, not 0"),
-        (lambda: Parallelism(dp=4, ep=3), "4 x 1 is not a multiple of 3"),
+        (lambda: Parallelism(dp=4, ep=3), "4 x 1 x 1 is not a multiple of 3"),
         (lambda: Strategy(parallelism=Parallelism(dp=2)), "dp = 2 needs sharding ddp or fsdp"),
         (lambda: Strategy(micro_batch=0), "micro_batch must be at least 1, not 0"),
         (lambda: Plan(strategy=Strategy(), placement=a_placement(3, 2), steps=1), "evenly over nodes: 3 / 2"),

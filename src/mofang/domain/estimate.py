@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Estimate", "Evidence", "Interval"]
+__all__ = ["Estimate", "Evidence", "Interval", "ServiceEstimate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +18,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One thing the estimate rests on: a measured rate, a catalogue figure, an assumption."""
+    """One thing the estimate rests on: a measured rate, a catalogue figure, an assumption, a measurement nearby.
+
+    ``value`` is what was measured there (tokens/s a device), ``distance`` how far it is from the plan: 0 is the same.
+    """
 
     what: str
     source: str
+    value: float | None = None
+    distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,4 +48,34 @@ class Estimate:
     memory: Mapping[str, float] = field(default_factory=dict)
     energy_j: float | None = None  # None: unknown
     cost: float | None = None  # None: unknown, never zero
+    evidence: tuple[Evidence, ...] = ()
+    goodput: float = 1.0  # part of the total time that goes into steps that count: faults, restarts, checkpoints, data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEstimate:
+    """A service under its traffic. Seconds, tokens/s and requests/s of the whole service, bytes of the fullest device.
+
+    ``ttft_s`` and ``tpot_s`` are means under load (queueing included), the ``_tail_s`` ones lie at the percentile that
+    the scenario names; ``time`` splits one decode iteration, ``prefill`` the prompt of mean length.
+    """
+
+    ttft_s: float
+    ttft_tail_s: float
+    tpot_s: float
+    tpot_tail_s: float
+    tokens_per_s: float  # output tokens
+    requests_per_s: float
+    max_requests_per_s: float  # where it saturates
+    concurrency: float  # mean requests in flight
+    kv_tokens: float  # tokens that the key-value cache of one replica holds
+    memory_bytes: float
+    tokens_per_s_90: Interval
+    tpot_90: Interval
+    ttft_90: Interval
+    time: Mapping[str, float] = field(default_factory=dict)
+    prefill: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
+    cost_per_million_tokens: float | None = None
+    energy_j_per_token: float | None = None
     evidence: tuple[Evidence, ...] = ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from mofang.domain.estimate import Estimate
+from mofang.domain.estimate import Estimate, ServiceEstimate
+from mofang.domain.hardware import Precision
 from mofang.domain.reasons import Rejection
-from mofang.domain.strategy import Strategy
+from mofang.domain.strategy import Parallelism, Strategy
 from mofang.errors import SpecError
 
-__all__ = ["MatchResult", "Placement", "Plan"]
+__all__ = ["MatchResult", "Part", "Placement", "Plan", "Role", "Service"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +30,63 @@ class Placement:
         return self.num_devices // self.num_nodes
 
 
+class Role(StrEnum):
+    """What one group of alike devices does in a plan that has several groups."""
+
+    STAGES = "stages"  # consecutive pipeline stages
+    REPLICAS = "replicas"  # data-parallel ranks
+    PREFILL = "prefill"  # computes prompts
+    DECODE = "decode"  # generates tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One group of alike devices of a plan that mixes several, or gives several different work.
+
+    ``share`` is its part of the layers (stages), of the global batch (replicas) or of the requests (prefill, decode).
+    """
+
+    role: Role
+    placement: Placement
+    parallelism: Parallelism
+    share: float
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """How a service is deployed and what it is predicted to do."""
+
+    replicas: int
+    concurrency: int  # requests decoded together on one replica at most
+    precision: Precision  # of the weights
+    kv_precision: Precision
+    estimate: ServiceEstimate
+    attention_dp: bool = False  # attention is data parallel inside the replica, experts are spread over it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One way to run the scenario. ``estimate`` None: unknown (the user's own program)."""
+    """One way to run the scenario. ``estimate`` None: unknown (the user's own program), or a service's own.
+
+    ``parts`` is empty where all devices are alike and do the same; otherwise it lists the groups, of which
+    ``placement`` is the first.
+    """
 
     strategy: Strategy
     placement: Placement
-    steps: int | None  # optimiser steps; None for a command
+    steps: int | None  # optimiser steps; None for a command or a service
     estimate: Estimate | None = None
+    service: Service | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if self.placement.num_devices % self.placement.num_nodes:
             raise SpecError(
                 f"devices must divide evenly over nodes: {self.placement.num_devices} / {self.placement.num_nodes}"
             )
-        self.strategy.parallelism.check(self.workers)
+        if not self.parts and self.service is None:
+            self.strategy.parallelism.check(self.workers)
 
     @property
     def workers(self) -> int:

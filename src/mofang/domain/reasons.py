@@ -19,6 +19,8 @@ class Reason(StrEnum):
     BATCH = "batch"  # the global batch is not micro-batch x accumulation x data parallel size
     PRECISION = "precision"  # the device cannot compute in this precision
     MEMORY = "memory"  # does not fit in device or host memory
+    FRAMEWORK = "framework"  # no framework that runs on these devices can do it
+    SERVICE_LEVEL = "service-level"  # would answer later than the service level allows
     DEADLINE = "deadline"  # would end after its deadline
     BUDGET = "budget"  # would cost more than its budget
     WORSE = "worse"  # feasible, but other plans are better for the goal

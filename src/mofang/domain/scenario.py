@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,13 +10,19 @@ from typing import Literal
 
 from mofang.domain.hardware import Precision
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.strategy import Recompute, Sharding
+from mofang.domain.strategy import Method, Offload, Recompute, Sharding
+from mofang.errors import SpecError
 from mofang.units import DeviceRequest
 
 __all__ = [
+    "Adapter",
+    "Classify",
     "Command",
     "Environment",
+    "Finetune",
     "Goal",
+    "ImageData",
+    "Lengths",
     "Limits",
     "Mount",
     "Optimisation",
@@ -24,8 +31,12 @@ __all__ = [
     "RestartPolicy",
     "Scenario",
     "Secret",
+    "Serve",
+    "ServiceLevel",
     "StrategyChoice",
     "TextData",
+    "Traffic",
+    "VisionModel",
     "WorkdirMode",
 ]
 
@@ -104,6 +115,25 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """How long documents or requests are: tokens at evenly spaced quantiles, the shortest first, the longest last."""
+
+    quantiles: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.quantiles) < 2 or min(self.quantiles) <= 0:
+            raise SpecError("a length distribution needs at least its shortest and longest length, both above zero")
+        if any(first > second for first, second in itertools.pairwise(self.quantiles)):
+            raise SpecError(f"quantiles of lengths must not fall: {self.quantiles}")
+
+    @property
+    def mean(self) -> float:
+        """Mean length in tokens, linear between the quantiles."""
+        pairs = list(itertools.pairwise(self.quantiles))
+        return sum((first + second) / 2 for first, second in pairs) / len(pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextData:
     """Text to train on.
 
@@ -145,6 +175,10 @@ class StrategyChoice:
     recompute: Recompute | None = None
     micro_batch: int | None = None
     compile: bool | None = None
+    ep: int | None = None
+    vpp: int | None = None
+    framework: str | None = None
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +210,147 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """Low-rank adapters (LoRA, arXiv:2106.09685): weights W + alpha / rank x B A on the ``targets``."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise SpecError(f"an adapter's rank must be at least 1, not {self.rank}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetune:
+    """Train a published causal language model further, on texts or on pairs of prompt and response.
+
+    ``method`` None leaves full, LoRA or QLoRA to matching. One of ``steps``, ``epochs`` and ``duration_s`` is set.
+    ``lengths`` describes the documents; with ``packing`` several share a sequence, without it each is padded.
+    """
+
+    model: ModelArchitecture
+    model_path: str | None  # folder in Hugging Face format (config.json, safetensors); None: only to plan with
+    data: TextData
+    sequence: int
+    global_batch: int
+    method: Method | None = None
+    adapter: Adapter = Adapter()
+    lengths: Lengths | None = None  # None: every document fills its sequence
+    packing: bool = True
+    steps: int | None = None
+    epochs: float | None = None
+    duration_s: float | None = None
+    optimisation: Optimisation = Optimisation()
+    strategy: StrategyChoice = StrategyChoice()
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_s: float = 15.0
+    keep_checkpoints: int = 3
+    validate_every: int = 50
+    validation_batches: int = 8
+    log_every: int = 1
+    seed: int = 0
+    sample_tokens: int = 0
+    kind: Literal["finetune"] = "finetune"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageData:
+    """Images and their classes: a folder with one folder a class, or an ``.npz`` with ``images`` and ``labels``."""
+
+    path: str
+    num_classes: int
+    num_images: int
+    channels: int = 3
+    validation_fraction: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionModel:
+    """A vision transformer (arXiv:2010.11929): square patches as tokens, one class token, learned positions."""
+
+    name: str
+    image_size: int
+    patch_size: int
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise SpecError(f"patches of {self.patch_size} do not tile images of {self.image_size}")
+        if self.hidden % self.heads:
+            raise SpecError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
+
+    @property
+    def sequence(self) -> int:
+        """Tokens of one image: its patches and the class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classify:
+    """Train an image classifier from scratch. One of ``steps``, ``epochs`` and ``duration_s`` is set."""
+
+    model: VisionModel
+    data: ImageData
+    global_batch: int  # images in one optimiser step
+    steps: int | None = None
+    epochs: float | None = None
+    duration_s: float | None = None
+    optimisation: Optimisation = Optimisation()
+    strategy: StrategyChoice = StrategyChoice()
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_s: float = 15.0
+    keep_checkpoints: int = 3
+    validate_every: int = 50
+    log_every: int = 1
+    seed: int = 0
+    kind: Literal["classify"] = "classify"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Requests of a service: lengths in tokens, and how many come. One of ``rate`` and ``concurrency`` may be set."""
+
+    input: Lengths
+    output: Lengths
+    rate: float | None = None  # requests/s, arriving at random (Poisson)
+    concurrency: int | None = None  # requests in flight at any time (a closed loop)
+    prefix_hit: float = 0.0  # part of the input tokens found in a prefix cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLevel:
+    """What a service must keep: seconds to the first token and per token after it, at this percentile of requests."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    percentile: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """Serve a causal language model over HTTP. ``precision`` of the weights and ``kv_precision`` None: chosen."""
+
+    model: ModelArchitecture
+    model_path: str | None
+    traffic: Traffic
+    level: ServiceLevel = ServiceLevel()
+    precision: Precision | None = None
+    kv_precision: Precision | None = None
+    disaggregated: bool | None = None  # separate prefill and decode; None: chosen
+    strategy: StrategyChoice = StrategyChoice()
+    port: int = 0  # 0: any free one
+    max_sequence: int | None = None
+    seed: int = 0
+    kind: Literal["serve"] = "serve"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """The user's own program, started once a worker with torchrun's variables; its estimate is unknown."""
 
@@ -190,7 +365,7 @@ class Scenario:
     """Everything a job file says, resolved: names looked up, paths absolute, units in SI."""
 
     name: str
-    task: Pretrain | Command
+    task: Pretrain | Finetune | Classify | Serve | Command
     resources: Resources = Resources()
     environment: Environment = Environment()
     goal: Goal = Goal.TIME

@@ -9,7 +9,7 @@ from mofang.domain.hardware import Node
 from mofang.domain.job import Attempt, Job, NodeDevices
 from mofang.domain.launch import LaunchSpec, NodeLaunch
 from mofang.domain.plan import Plan
-from mofang.domain.scenario import Command, Environment, WorkdirMode
+from mofang.domain.scenario import Command, Environment, Pretrain, WorkdirMode
 from mofang.errors import BackendError
 from mofang.launchers.command import command_program
 from mofang.launchers.gpt import gpt_program
@@ -68,6 +68,8 @@ def _program(job: Job, plan: Plan, attempt: Attempt, run_dir: Path) -> Program:
     task = job.scenario.task
     if isinstance(task, Command):
         return command_program(task)
+    if not isinstance(task, Pretrain):
+        raise BackendError(f"there is no recipe for {task.kind} scenarios yet")
     return gpt_program(task, plan, run_dir / f"attempt-{attempt.number:04d}")
 
 

@@ -9,18 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofang.domain.hardware import Pool, Precision
-from mofang.domain.scenario import Pretrain, Scenario, StrategyChoice
-from mofang.domain.strategy import Recompute, Sharding
+from mofang.domain.scenario import Scenario, StrategyChoice
+from mofang.domain.strategy import Method, Offload, Recompute, Sharding
+from mofang.matching.work import Work
 from mofang.units import Range
 
-__all__ = ["PRECISIONS", "RECOMPUTES", "SHARDINGS", "Candidates", "Layouts", "enumerate_candidates", "layouts"]
+__all__ = [
+    "METHODS",
+    "OFFLOADS",
+    "PRECISIONS",
+    "RECOMPUTES",
+    "SHARDINGS",
+    "Candidates",
+    "Layouts",
+    "enumerate_candidates",
+    "layouts",
+]
 
 Ints = NDArray[np.int64]
 
 # What the codes in the columns stand for.
 PRECISIONS = tuple(Precision)
-SHARDINGS = (Sharding.NONE, Sharding.DDP, Sharding.FSDP)
-RECOMPUTES = (Recompute.NONE, Recompute.FULL)
+SHARDINGS = tuple(Sharding)
+RECOMPUTES = tuple(Recompute)
+METHODS = tuple(Method)
+OFFLOADS = tuple(Offload)
 
 _OPEN_END = 1024  # devices looked at where a range has no end
 
@@ -44,7 +57,7 @@ class Layouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """One row a candidate. Codes index ``PRECISIONS``, ``SHARDINGS`` and ``RECOMPUTES``; degrees are per job."""
+    """One row a candidate. Codes index ``PRECISIONS``, ``SHARDINGS``, ``RECOMPUTES``, ``METHODS`` and ``OFFLOADS``."""
 
     nodes: Ints
     devices: Ints
@@ -54,12 +67,15 @@ class Candidates:
     pp: Ints
     cp: Ints
     ep: Ints
+    vpp: Ints
     micro_batch: Ints
     accumulation: Ints
     precision: Ints
     recompute: Ints
     sharding: Ints
     compile: Ints
+    method: Ints
+    offload: Ints
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -115,7 +131,7 @@ def _round_sizes(cores: int) -> Ints:
     return np.array(sorted({*powers, *whole}), dtype=np.int64)
 
 
-def enumerate_candidates(task: Pretrain, pool: Pool, found: Layouts) -> Candidates:
+def enumerate_candidates(task: Work, pool: Pool, found: Layouts) -> Candidates:
     """Return every combination of layout, micro-batch, precision, recompute, sharding and compilation.
 
     Only whole batches are made: micro-batch x accumulation x dp is the global batch exactly. ``found`` must hold
@@ -126,8 +142,8 @@ def enumerate_candidates(task: Pretrain, pool: Pool, found: Layouts) -> Candidat
         np.arange(len(found)),
         _micro_batches(task.global_batch, choice),
         np.array([PRECISIONS.index(precision) for precision in precisions(choice, pool)]),
-        _codes(RECOMPUTES, choice.recompute),
-        _codes((Sharding.DDP, Sharding.FSDP), None if choice.sharding is Sharding.NONE else choice.sharding) + 1,
+        _codes(RECOMPUTES, choice.recompute, (Recompute.NONE, Recompute.FULL)),
+        _codes(SHARDINGS, None if choice.sharding is Sharding.NONE else choice.sharding, (Sharding.DDP, Sharding.FSDP)),
         np.array(_compile_choices(choice, pool)),
     )
     layout, micro_batch, precision, recompute, sharding, compiled = (
@@ -148,12 +164,15 @@ def enumerate_candidates(task: Pretrain, pool: Pool, found: Layouts) -> Candidat
         pp=ones,
         cp=ones,
         ep=ones,
+        vpp=ones,
         micro_batch=micro_batch,
         accumulation=task.global_batch // np.maximum(workers * micro_batch, 1),
         precision=precision,
         recompute=recompute,
         sharding=np.where(alone, 0, sharding),
         compile=compiled,
+        method=ones * METHODS.index(Method.FULL),
+        offload=ones * OFFLOADS.index(Offload.NONE),
     ).where(keep)
 
 
@@ -162,8 +181,9 @@ def _micro_batches(global_batch: int, choice: StrategyChoice) -> Ints:
     return np.array([size for size in sizes if choice.micro_batch in {None, size}], dtype=np.int64)
 
 
-def _codes(values: Sequence[object], fixed: object | None) -> Ints:
-    return np.arange(len(values)) if fixed is None else np.array([list(values).index(fixed)])
+def _codes(values: Sequence[object], fixed: object | None, free: Sequence[object]) -> Ints:
+    """Return the code of the fixed value, or those of all free ones."""
+    return np.array([list(values).index(value) for value in ([fixed] if fixed is not None else free)])
 
 
 def precisions(choice: StrategyChoice, pool: Pool) -> tuple[Precision, ...]:

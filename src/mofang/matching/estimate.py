@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from mofang.domain.hardware import Pool, Precision
 from mofang.domain.rates import Collective, Operator, Phase
-from mofang.domain.scenario import Pretrain
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.matching.candidates import PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
 from mofang.matching.coefficients import coefficients
 from mofang.matching.communication import Ranks, Transfer, collective_seconds
 from mofang.matching.memory import element_bytes, memory_parts
 from mofang.matching.speed import Speed
+from mofang.matching.work import Work
 from mofang.matching.workers import peak_flops, speed_of
 from mofang.matching.workload import micro_batch_uses, update_uses
 
@@ -57,7 +57,7 @@ class _Passes:
     backward: Mapping[str, Floats]
 
 
-def estimate(task: Pretrain, pool: Pool, candidates: Candidates) -> Estimates:
+def estimate(task: Work, pool: Pool, candidates: Candidates) -> Estimates:
     """Return what each candidate is predicted to do on the pool."""
     size = len(candidates)
     forward = {part: np.zeros(size) for part in PARTS}
@@ -101,7 +101,7 @@ def _alike(pool: Pool, candidates: Candidates) -> Iterator[tuple[NDArray[np.intp
         yield np.flatnonzero(inverse.ravel() == index), speed, kind
 
 
-def _passes(task: Pretrain, speed: Speed, group: Candidates, precision: Precision) -> _Passes:
+def _passes(task: Work, speed: Speed, group: Candidates, precision: Precision) -> _Passes:
     """Return one micro-batch's seconds; operators are timed once for each distinct micro-batch."""
     sizes, place = np.unique(group.micro_batch, return_inverse=True)
     forward = {part: np.zeros(len(sizes)) for part in PARTS}
@@ -124,7 +124,7 @@ def _passes(task: Pretrain, speed: Speed, group: Candidates, precision: Precisio
 
 
 def _add_casts(
-    task: Pretrain,
+    task: Work,
     speed: Speed,
     forward: dict[str, Floats],
     backward: dict[str, Floats],
@@ -138,7 +138,7 @@ def _add_casts(
     again["memory"] += there
 
 
-def _overhead(task: Pretrain, pool: Pool, candidates: Candidates) -> Floats:
+def _overhead(task: Work, pool: Pool, candidates: Candidates) -> Floats:
     """Return the seconds of launching what does no work; an accelerator works on while the host launches."""
     if not pool.is_cpu:
         return np.zeros(len(candidates))
@@ -153,26 +153,26 @@ def _overhead(task: Pretrain, pool: Pool, candidates: Candidates) -> Floats:
     return seconds
 
 
-def _held(task: Pretrain, group: Candidates) -> Floats:
+def _held(task: Work, group: Candidates) -> Floats:
     """Return how many parameters a rank updates."""
     sharded = group.sharding == SHARDINGS.index(Sharding.FSDP)
     return task.model.params / np.where(sharded, group.dp, 1).astype(np.float64)
 
 
-def _update(task: Pretrain, speed: Speed, group: Candidates) -> Floats:
+def _update(task: Work, speed: Speed, group: Candidates) -> Floats:
     held, place = np.unique(_held(task, group), return_inverse=True)
     seconds = [speed.seconds(operator, Phase.UPDATE, shapes) for operator, shapes in update_uses(held)]
     total: Floats = np.sum(seconds, axis=0)[place]
     return total
 
 
-def _accumulate(task: Pretrain, speed: Speed, group: Candidates) -> Floats:
+def _accumulate(task: Work, speed: Speed, group: Candidates) -> Floats:
     """Return the seconds of adding one micro-batch's gradients to those before it: read two, write one."""
     shape = np.array([[float(task.model.params), 1.0, 1.0]])
     return np.full(len(group), speed.seconds(Operator.ADD, Phase.BACKWARD, shape)[0])
 
 
-def _communication(task: Pretrain, pool: Pool, candidates: Candidates, forward: Floats, backward: Floats) -> Floats:
+def _communication(task: Work, pool: Pool, candidates: Candidates, forward: Floats, backward: Floats) -> Floats:
     """Return the seconds of communication that computing does not hide."""
     part = coefficients().overlap["cpu" if pool.is_cpu else "accelerator"]
     ranks = Ranks(count=candidates.dp.astype(np.float64), nodes=candidates.nodes.astype(np.float64))
@@ -204,7 +204,7 @@ class _Hidden:
 
 
 def _fully_sharded(
-    task: Pretrain,
+    task: Work,
     candidates: Candidates,
     hidden: _Hidden,
     seconds: Callable[[Collective, Floats, float], Floats],

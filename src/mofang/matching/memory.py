@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mofang.domain.hardware import Pool
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.scenario import Pretrain
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.matching.candidates import PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
 from mofang.matching.coefficients import coefficients
+from mofang.matching.work import Work
 
 __all__ = ["block_params", "element_bytes", "host_bytes", "memory_parts", "saved_per_token"]
 
@@ -49,7 +49,7 @@ def saved_per_token(model: ModelArchitecture) -> float:
     return 4.0 * model.hidden + 3.0 * query + 3.0 * key + (4.0 if model.gated_ffn else 2.0) * ffn
 
 
-def memory_parts(task: Pretrain, pool: Pool, candidates: Candidates) -> Mapping[str, Floats]:
+def memory_parts(task: Work, pool: Pool, candidates: Candidates) -> Mapping[str, Floats]:
     """Return bytes by part: weights, gradients, optimizer, activations, logits, framework."""
     model = task.model
     kind = "cpu" if pool.is_cpu else "accelerator"
@@ -98,7 +98,7 @@ def _framework(pool: Pool, kind: str) -> float:
     return float(measured) * 1.25 or coefficients().framework_bytes[kind]
 
 
-def host_bytes(task: Pretrain, pool: Pool, candidates: Candidates, device_bytes: Floats) -> Floats:
+def host_bytes(task: Work, pool: Pool, candidates: Candidates, device_bytes: Floats) -> Floats:
     """Return the host memory the job needs on each node."""
     workers = candidates.workers / candidates.nodes
     if pool.is_cpu:

@@ -7,7 +7,7 @@ from mofang.domain.hardware import Pool
 from mofang.domain.plan import Placement, Plan
 from mofang.domain.scenario import Goal, Scenario
 from mofang.domain.strategy import Parallelism, Strategy
-from mofang.matching.candidates import PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
+from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
 from mofang.matching.coefficients import coefficients
 from mofang.matching.memory import host_bytes
 from mofang.matching.totals import Evaluated
@@ -18,7 +18,7 @@ __all__ = ["build_plan", "strategy_of"]
 
 def strategy_of(candidates: Candidates, row: int) -> Strategy:
     """Return the strategy of one row."""
-    degrees = {name: int(getattr(candidates, name)[row]) for name in ("dp", "tp", "pp", "cp", "ep")}
+    degrees = {name: int(getattr(candidates, name)[row]) for name in ("dp", "tp", "pp", "cp", "ep", "vpp")}
     return Strategy(
         parallelism=Parallelism(**degrees),
         sharding=SHARDINGS[candidates.sharding[row]],
@@ -28,6 +28,8 @@ def strategy_of(candidates: Candidates, row: int) -> Strategy:
         accumulation=int(candidates.accumulation[row]),
         threads=int(candidates.threads[row]),
         compile=bool(candidates.compile[row]),
+        method=METHODS[candidates.method[row]],
+        offload=OFFLOADS[candidates.offload[row]],
     )
 
 

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from mofang.domain.hardware import Precision
 from mofang.domain.plan import Plan
 from mofang.domain.reasons import Reason, Rejection
-from mofang.domain.scenario import Pretrain, Scenario
+from mofang.domain.scenario import Command, Scenario, Serve
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.matching.candidates import PRECISIONS, RECOMPUTES, SHARDINGS, Candidates, Layouts
 from mofang.matching.memory import memory_parts
 from mofang.matching.options import Option
 from mofang.matching.totals import Evaluated, device_limit, node_limit
+from mofang.matching.work import Work
 from mofang.units import show_bytes, show_duration
 
 __all__ = [
@@ -44,7 +45,7 @@ def describe(option: Option, candidates: Candidates, row: int) -> str:
     return ", ".join(parts)
 
 
-def parallelism_rejection(task: Pretrain) -> Rejection:
+def parallelism_rejection(task: Work) -> Rejection:
     """The user asked for a cut that the recipe cannot make."""
     asked = {name: getattr(task.strategy, name) for name in ("tp", "pp", "cp")}
     degrees = {name: size for name, size in asked.items() if size not in {None, 1}}
@@ -61,7 +62,7 @@ def parallelism_rejection(task: Pretrain) -> Rejection:
 def device_rejection(option: Option, scenario: Scenario) -> Rejection:
     """No layout of the pool has the workers, threads or nodes asked for."""
     task = scenario.task
-    choice = task.strategy if isinstance(task, Pretrain) else None
+    choice = None if isinstance(task, Command | Serve) else task.strategy
     workers = (choice.workers or choice.dp) if choice else None
     threads = choice.threads if choice else None
     asked = [
@@ -81,7 +82,7 @@ def device_rejection(option: Option, scenario: Scenario) -> Rejection:
     )
 
 
-def batch_rejection(task: Pretrain, option: Option, found: Layouts) -> Rejection:
+def batch_rejection(task: Work, option: Option, found: Layouts) -> Rejection:
     """The global batch does not divide over these numbers of workers."""
     workers = int(found.workers.min())
     micro = task.strategy.micro_batch
@@ -99,7 +100,7 @@ def batch_rejection(task: Pretrain, option: Option, found: Layouts) -> Rejection
     )
 
 
-def precision_rejection(task: Pretrain, option: Option, candidates: int) -> Rejection:
+def precision_rejection(task: Work, option: Option, candidates: int) -> Rejection:
     """The devices cannot compute in this precision."""
     asked = task.strategy.precision
     known = ", ".join(precision.value for precision in option.pool.accelerator.peak_flops) or "unknown"
@@ -149,7 +150,7 @@ def _memory_hint(found: Evaluated, fits: Mask, limit: float) -> str:
     return f"would fit with fsdp on {count} devices, recompute, micro-batch 1"
 
 
-def _devices_needed(task: Pretrain, option: Option, limit: float) -> int | None:
+def _devices_needed(task: Work, option: Option, limit: float) -> int | None:
     """Return the smallest power of two of devices on which the most frugal strategy fits."""
     counts = 2 ** np.arange(1, 15)
     ones = np.ones_like(counts)
@@ -162,12 +163,15 @@ def _devices_needed(task: Pretrain, option: Option, limit: float) -> int | None:
         pp=ones,
         cp=ones,
         ep=ones,
+        vpp=ones,
         micro_batch=ones,
         accumulation=np.maximum(1, task.global_batch // counts),
         precision=ones * PRECISIONS.index(Precision.BF16),
         recompute=ones * RECOMPUTES.index(Recompute.FULL),
         sharding=ones * SHARDINGS.index(Sharding.FSDP),
         compile=ones * 0,
+        method=ones * 0,
+        offload=ones * 0,
     )
     need = sum(memory_parts(task, option.pool, frugal).values(), np.zeros(len(counts)))
     fitting = np.flatnonzero(need <= limit)

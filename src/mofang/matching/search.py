@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mofang.domain.hardware import Pool
 from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.reasons import Reason, Rejection, precedence
-from mofang.domain.scenario import Command, Goal, Pretrain, Scenario
+from mofang.domain.scenario import Command, Goal, Scenario, Serve
 from mofang.errors import UsageError
 from mofang.matching.candidates import Layouts, enumerate_candidates, layouts, precisions
 from mofang.matching.commands import match_command
@@ -29,6 +29,7 @@ from mofang.matching.rejections import (
     worse_rejection,
 )
 from mofang.matching.totals import Evaluated, Totals, device_limit, node_limit, totals
+from mofang.matching.work import Work, work_of
 from mofang.matching.workers import supports
 
 __all__ = ["match"]
@@ -58,9 +59,11 @@ def match(scenario: Scenario, pools: Sequence[Pool], *, num_plans: int = 8) -> M
     if num_plans < 1:
         raise UsageError(f"num_plans must be at least 1, not {num_plans}", hint="ask for one plan or more")
     options, rejections = find_options(scenario, pools)
-    task = scenario.task
-    if isinstance(task, Command):
-        return match_command(scenario, task, options, rejections, num_plans=num_plans)
+    if isinstance(scenario.task, Command):
+        return match_command(scenario, scenario.task, options, rejections, num_plans=num_plans)
+    if isinstance(scenario.task, Serve):
+        raise UsageError("services cannot be planned yet")
+    task = work_of(scenario.task)
     if task.strategy.tp not in {None, 1} or task.strategy.pp not in {None, 1} or task.strategy.cp not in {None, 1}:
         return MatchResult(plans=(), rejections=(parallelism_rejection(task),))
     searched = []
@@ -77,7 +80,7 @@ def match(scenario: Scenario, pools: Sequence[Pool], *, num_plans: int = 8) -> M
     return MatchResult(plans=plans, rejections=tuple(ordered), candidates=count)
 
 
-def _search(scenario: Scenario, task: Pretrain, option: Option) -> tuple[_Searched | None, list[Rejection]]:
+def _search(scenario: Scenario, task: Work, option: Option) -> tuple[_Searched | None, list[Rejection]]:
     """Return an option's candidates with their estimates, and the rejections among them."""
     pool = option.pool
     found = layouts(pool, option.counts, scenario)
@@ -99,7 +102,7 @@ def _search(scenario: Scenario, task: Pretrain, option: Option) -> tuple[_Search
     return _Searched(found=evaluated, feasible=feasible), [*refused, *more]
 
 
-def _wanted(task: Pretrain, found: Layouts) -> Mask:
+def _wanted(task: Work, found: Layouts) -> Mask:
     """Return which layouts have the workers and threads that the user fixed."""
     choice = task.strategy
     keep = np.ones(len(found), dtype=np.bool_)

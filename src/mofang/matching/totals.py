@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mofang.domain.hardware import Pool
-from mofang.domain.scenario import Pretrain
 from mofang.matching.candidates import Candidates
 from mofang.matching.coefficients import coefficients
 from mofang.matching.estimate import Estimates
 from mofang.matching.options import Option
+from mofang.matching.work import Work
 
 __all__ = ["Evaluated", "Totals", "device_limit", "node_limit", "totals"]
 
@@ -39,7 +39,7 @@ class Totals:
 class Evaluated:
     """One option's candidates with everything that was computed of them; one row a candidate."""
 
-    task: Pretrain
+    task: Work
     option: Option
     candidates: Candidates
     estimates: Estimates
@@ -51,7 +51,7 @@ class Evaluated:
         return self.option.pool
 
 
-def totals(task: Pretrain, pool: Pool, candidates: Candidates, estimates: Estimates) -> Totals:
+def totals(task: Work, pool: Pool, candidates: Candidates, estimates: Estimates) -> Totals:
     """Return the run's totals: its steps, their validation passes, and compiling once."""
     step = estimates.step_time
     forward = estimates.validation_s * candidates.accumulation

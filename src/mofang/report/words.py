@@ -5,7 +5,7 @@ from __future__ import annotations
 from mofang.domain.hardware import CPU
 from mofang.domain.plan import Plan
 from mofang.domain.reasons import Reason, Rejection
-from mofang.domain.scenario import Pretrain, Scenario
+from mofang.domain.scenario import Classify, Command, Pretrain, Scenario, Serve
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.units import show_bytes, show_count, show_duration
 
@@ -29,6 +29,8 @@ _REASONS = {
     Reason.BATCH: "the global batch cannot be cut this way",
     Reason.PRECISION: "the device cannot compute in this precision",
     Reason.MEMORY: "it does not fit in memory",
+    Reason.FRAMEWORK: "no framework that runs on these devices can do it",
+    Reason.SERVICE_LEVEL: "it would answer later than the service level allows",
     Reason.DEADLINE: "it would end after its deadline",
     Reason.BUDGET: "it would cost more than its budget",
     Reason.WORSE: "other plans are better for the goal",
@@ -130,11 +132,16 @@ def between(low: float, high: float) -> str:
 def asked_text(scenario: Scenario) -> str:
     """Return what the user asked for, in one line."""
     task = scenario.task
-    if not isinstance(task, Pretrain):
+    if isinstance(task, Command):
         return f"run {task.argv[0]} with {plural(task.workers, 'worker')}"
+    if isinstance(task, Serve):
+        return f"serve {task.model.name} ({show_count(task.model.params)} parameters)"
+    if isinstance(task, Classify):
+        return f"train {task.model.name} on {plural(task.data.num_images, 'image')} of {task.data.num_classes} classes"
+    verb = "pre-train" if isinstance(task, Pretrain) else "fine-tune"
     length = plural(task.steps, "step") if task.steps else f"about {show_duration(task.duration_s or 0.0)}"
     return (
-        f"pre-train {task.model.name} ({show_count(task.model.params)} parameters) for {length}, "
+        f"{verb} {task.model.name} ({show_count(task.model.params)} parameters) for {length}, "
         f"{task.global_batch} x {task.sequence} tokens a step"
     )
 
