@@ -10,7 +10,7 @@ from mofang.domain.codec import encode
 from mofang.domain.hardware import CPU
 from mofang.domain.plan import Plan
 from mofang.domain.recipe import DeviceKind, GptConfig
-from mofang.domain.scenario import Pretrain
+from mofang.domain.scenario import Finetune, Pretrain
 from mofang.errors import SpecError
 from mofang.launchers.program import Program
 
@@ -46,7 +46,7 @@ def gpt_program(task: Pretrain, plan: Plan, attempt_dir: Path) -> Program:
     )
 
 
-def checkpoint_interval(task: Pretrain, plan: Plan) -> int:
+def checkpoint_interval(task: Pretrain | Finetune, plan: Plan) -> int:
     """Return the steps between checkpoints: as asked, or those that take ``checkpoint_every_s`` by the prediction."""
     if task.checkpoint_every_steps is not None:
         return task.checkpoint_every_steps

@@ -1,0 +1,87 @@
+"""DeepSpeed under transformers' language-modelling script: ZeRO stages and offload as its JSON settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mofang.domain.hardware import Precision
+from mofang.domain.plan import Plan
+from mofang.domain.scenario import Finetune, Pretrain
+from mofang.domain.strategy import Method, Offload, Recompute, Sharding, Strategy
+from mofang.errors import SpecError
+from mofang.launchers.decoder import data_path, steps_of
+from mofang.launchers.flagtable import flag_table
+from mofang.launchers.gpt import checkpoint_interval
+from mofang.launchers.program import Program
+
+__all__ = ["deepspeed_program", "deepspeed_settings"]
+
+_STAGES = {Sharding.NONE: 0, Sharding.DDP: 0, Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.FSDP: 3}
+
+
+def deepspeed_program(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path, folder: str) -> Program:
+    """Return the command line and ``deepspeed.json``; ``folder`` holds transformers' ``run_clm.py``.
+
+    Raises:
+        SpecError: the script trains all weights only, and starts from a folder.
+    """
+    strategy = plan.strategy
+    if strategy.method is not Method.FULL:
+        raise SpecError(f"run_clm.py trains all weights, not {strategy.method}", hint="choose another framework")
+    table, rates = flag_table("deepspeed"), task.optimisation
+    start = task.model_path if isinstance(task, Finetune) else None
+    tokenizer = str(Path(task.data.tokenizer).parent)
+    values: dict[str, Any] = {
+        "model": start,
+        "config": None if start else tokenizer,
+        "tokenizer": tokenizer,
+        "data": data_path(task, "deepspeed"),
+        "validation_percent": max(1, round(100 * task.data.validation_fraction)),
+        "sequence": task.sequence,
+        "train": True,
+        "settings": str(attempt_dir / "deepspeed.json"),
+        "folder": str(attempt_dir.parent / "checkpoints"),
+        "micro_batch": strategy.micro_batch,
+        "accumulation": strategy.accumulation,
+        "steps": steps_of(plan),
+        "lr": rates.lr,
+        "lr_decay": "cosine",
+        "warmup": rates.warmup_steps,
+        "weight_decay": rates.weight_decay,
+        "beta1": rates.beta1,
+        "beta2": rates.beta2,
+        "clip": rates.clip_norm,
+        "bf16": strategy.precision is Precision.BF16,
+        "fp16": strategy.precision is Precision.FP16,
+        "recompute": strategy.recompute is Recompute.FULL,
+        "compile": strategy.compile,
+        "save_every": checkpoint_interval(task, plan),
+        "keep": task.keep_checkpoints,
+        "log_every": task.log_every,
+        "seed": task.seed,
+    }
+    return Program(
+        argv=(sys.executable, f"{folder}/{table.program[0]}", *table.words(values)),
+        files={"deepspeed.json": json.dumps(deepspeed_settings(strategy, rates.clip_norm), indent=2)},
+    )
+
+
+def deepspeed_settings(strategy: Strategy, clip_norm: float) -> dict[str, Any]:
+    """Return DeepSpeed's settings (its configuration JSON)."""
+    zero: dict[str, Any] = {"stage": _STAGES[strategy.sharding], "overlap_comm": True, "contiguous_gradients": True}
+    if strategy.offload is not Offload.NONE:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if strategy.offload is Offload.ALL:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "train_batch_size": strategy.global_batch,
+        "train_micro_batch_size_per_gpu": strategy.micro_batch,
+        "gradient_accumulation_steps": strategy.accumulation,
+        "gradient_clipping": clip_norm,
+        "bf16": {"enabled": strategy.precision is Precision.BF16},
+        "fp16": {"enabled": strategy.precision is Precision.FP16},
+        "zero_optimization": zero,
+    }
