@@ -24,6 +24,7 @@ __all__ = ["COMMANDS", "EXIT_CODES", "main"]
 COMMANDS = {
     "demo": "train a small model on Python's own source, kill a worker half-way, show the report",
     "doctor": "look at this machine, measure it once, say what is wrong",
+    "fleet": "show or export the hardware that plans are made for",
     "plan": "rank the ways to run a job, with predictions and reasons",
     "run": "plan a job, start it and follow it",
     "ps": "list jobs",

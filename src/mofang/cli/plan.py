@@ -6,12 +6,14 @@ import argparse
 import sys
 
 from mofang.cli import session
+from mofang.cli.fleet import read_fleet
 from mofang.cli.jobfile import add_job_options, find_plans, load
 from mofang.cli.output import add_output_option, emit, line
 from mofang.cli.parser import examples
 from mofang.cli.plans import print_basis, print_plans, print_rejections, require_plans
 from mofang.domain.plan import MatchResult
 from mofang.domain.scenario import Scenario
+from mofang.errors import UsageError
 from mofang.report.words import asked_text, plural
 from mofang.units import parse_request
 
@@ -29,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:COUNT",
         help="plan for hardware only described: H100:8, H100:8..64; may be given several times (default: your fleet)",
     )
+    parser.add_argument("--fleet", metavar="FILE", help="plan for the hardware of a fleet file (`mofang fleet export`)")
     parser.add_argument("-n", "--num-plans", type=_count, default=8, metavar="N", help="how many plans (default: 8)")
     parser.add_argument(
         "--explain", action="store_true", help="also every rejection, and what the best estimate rests on"
@@ -51,9 +54,14 @@ def _count(text: str) -> int:
 def execute(args: argparse.Namespace) -> int:
     """Print the plans; with ``-o yaml`` the best one, as a file that ``mofang run`` takes."""
     requests = [parse_request(text) for text in args.hardware]
+    if requests and args.fleet:
+        raise UsageError("--hardware and --fleet exclude each other", hint="describe the hardware in one of them")
     file = load(args.job, args.set)
+    pools = read_fleet(args.fleet) if args.fleet else None
     with session.connect() as client:
-        if requests:
+        if pools is not None:
+            result = client.plan(file.scenario, None, args.num_plans, pools=pools)
+        elif requests:
             result = client.plan(file.scenario, requests, args.num_plans)
         else:
             result = find_plans(client, file, args.num_plans)

@@ -13,7 +13,7 @@ from mofang.clock import new_token
 if TYPE_CHECKING:
     from mofang.backends.protocol import Artefact
     from mofang.domain.events import Event
-    from mofang.domain.hardware import Fleet
+    from mofang.domain.hardware import Fleet, Pool
     from mofang.domain.job import Job
     from mofang.domain.plan import MatchResult, Plan
     from mofang.domain.rates import HostRates
@@ -92,7 +92,12 @@ class Client:
         self._call("record_rates", rates=_data(rates))
 
     def plan(
-        self, scenario: Scenario, hardware: Sequence[DeviceRequest | str] | None = None, num_plans: int = 8
+        self,
+        scenario: Scenario,
+        hardware: Sequence[DeviceRequest | str] | None = None,
+        num_plans: int = 8,
+        *,
+        pools: Sequence[Pool] | None = None,
     ) -> MatchResult:
         """Return ranked plans.
 
@@ -100,13 +105,14 @@ class Client:
             scenario: what is wanted.
             hardware: described devices (``H100:8..64``); None plans for the fleet.
             num_plans: how many plans at most.
+            pools: all hardware, from a fleet file; ``hardware`` is then left out.
         """
         from mofang.domain.plan import MatchResult  # noqa: PLC0415 - domain values cost pydantic
 
         requests = None if hardware is None else [str(request) for request in hardware]
-        return _decoded(
-            MatchResult, self._call("plan", scenario=_data(scenario), hardware=requests, num_plans=num_plans)
-        )
+        given = None if pools is None else [_data(pool) for pool in pools]
+        parameters = {"scenario": _data(scenario), "hardware": requests, "num_plans": num_plans, "pools": given}
+        return _decoded(MatchResult, self._call("plan", **parameters))
 
     def submit(
         self,

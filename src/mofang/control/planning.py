@@ -18,15 +18,21 @@ from mofang.units import DeviceRequest
 
 if TYPE_CHECKING:
     from mofang.backends.protocol import Artefact
-    from mofang.domain.hardware import Node
+    from mofang.domain.hardware import Node, Pool
 
 __all__ = ["make_plans", "render_plan"]
 
 
 def make_plans(
-    scenario: Scenario, hardware: Sequence[DeviceRequest] | None, num_plans: int, fleet: FleetWatch, home: Path
+    scenario: Scenario,
+    hardware: Sequence[DeviceRequest] | None,
+    num_plans: int,
+    fleet: FleetWatch,
+    home: Path,
+    *,
+    pools: Sequence[Pool] | None = None,
 ) -> MatchResult:
-    """Rank plans for described hardware, or for the fleet where ``hardware`` is None.
+    """Rank plans for these pools, else for described hardware, else for the fleet.
 
     Raises:
         CatalogError: the hardware is not in the catalogue, or a row of the user's catalogue is wrong.
@@ -35,7 +41,8 @@ def make_plans(
     from mofang.matching import match  # noqa: PLC0415
 
     catalog = Catalog.load(home / "catalog")
-    pools = fleet_pools(fleet.nodes, catalog) if hardware is None else described_pools(hardware, catalog)
+    if pools is None:
+        pools = fleet_pools(fleet.nodes, catalog) if hardware is None else described_pools(hardware, catalog)
     return match(scenario, pools, num_plans=num_plans)
 
 

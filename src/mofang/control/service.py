@@ -17,6 +17,7 @@ from mofang.control.loop import Loop
 from mofang.control.output import read_output
 from mofang.control.planning import make_plans, render_plan
 from mofang.domain.codec import from_data, to_data
+from mofang.domain.hardware import Pool
 from mofang.domain.job import Job, JobState
 from mofang.domain.plan import Plan
 from mofang.domain.rates import HostRates
@@ -77,13 +78,22 @@ class Service:
         await asyncio.to_thread(self._store.write, measurements.record_rates, found)
         self._loop.fleet.learn(found)
 
-    async def plan(self, scenario: dict[str, Any], hardware: list[str] | None = None, num_plans: int = 8) -> Any:
+    async def plan(
+        self,
+        scenario: dict[str, Any],
+        hardware: list[str] | None = None,
+        num_plans: int = 8,
+        pools: list[dict[str, Any]] | None = None,
+    ) -> Any:
         """Rank plans."""
         wanted = _parsed(Scenario, scenario, "scenario")
         requests = None if hardware is None else [parse_request(text) for text in hardware]
-        if requests is None:
+        given = None if pools is None else [_parsed(Pool, pool, "pools") for pool in pools]
+        if requests is None and given is None:
             await self._fleet_known()
-        result = await asyncio.to_thread(make_plans, wanted, requests, max(1, num_plans), self._loop.fleet, self._home)
+        result = await asyncio.to_thread(
+            make_plans, wanted, requests, max(1, num_plans), self._loop.fleet, self._home, pools=given
+        )
         return to_data(result)
 
     async def jobs(self, states: list[JobState] | None = None, limit: int | None = None) -> list[dict[str, Any]]:
