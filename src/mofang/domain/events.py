@@ -28,7 +28,7 @@ class EventKind(StrEnum):
     GENERATION_ENDED = "generation-ended"  # reason, message, step
     OUTCOME = "outcome"  # reason, message: the agent's last word on the attempt
     # a worker (source "r0000")
-    PHASE = "phase"  # name (data, build, load, train, validate, sample), done, total, detail
+    PHASE = "phase"  # name (data, build, load, train, validate, sample, export), done, total, detail
     STEP = "step"  # step, loss, lr, grad_norm, step_time_s, tokens_per_s, mfu, memory_bytes
     VALIDATION = "validation"  # step, loss
     CHECKPOINT_SAVED = "checkpoint-saved"  # step, bytes, seconds
@@ -37,6 +37,9 @@ class EventKind(StrEnum):
     CHECKPOINT_FAILED = "checkpoint-failed"  # step, message
     FAULT_INJECTED = "fault-injected"  # step, rank, what
     SAMPLE = "sample"  # text
+    SERVING = "serving"  # url, model: the service answers there from now on
+    TRAFFIC = "traffic"  # requests, failed, running, waiting, input_tokens, output_tokens, tokens_per_s, ttft_s, tpot_s
+    EXPORTED = "exported"  # path, what (adapter, model), bytes
     RESULT = "result"  # steps, loss, validation_loss, seconds, tokens, params
 
 

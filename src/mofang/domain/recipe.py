@@ -8,11 +8,21 @@ from enum import StrEnum
 
 from mofang.domain.hardware import Precision
 from mofang.domain.model import Attention, ModelArchitecture
-from mofang.domain.scenario import Pretrain
-from mofang.domain.strategy import Strategy
+from mofang.domain.scenario import Classify, Finetune, Pretrain
+from mofang.domain.strategy import Method, Offload, Strategy
 from mofang.errors import SpecError
 
-__all__ = ["DeviceKind", "GptConfig", "check_gpt_architecture"]
+__all__ = [
+    "DeviceKind",
+    "FinetuneConfig",
+    "GptConfig",
+    "Numerics",
+    "Rotary",
+    "ServingConfig",
+    "Stretch",
+    "TrainingConfig",
+    "check_gpt_architecture",
+]
 
 _PRECISIONS = (Precision.FP32, Precision.TF32, Precision.BF16)
 
@@ -26,7 +36,40 @@ class DeviceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GptConfig:
+class Stretch:
+    """Slower rotation of long waves only (Llama 3.1, arXiv:2407.21783, section 3.4.2).
+
+    Pairs that turn more than ``high_turns`` times within ``original_length`` keep their rate, those that turn less than
+    ``low_turns`` times are slowed down in full.
+    """
+
+    original_length: int
+    low_turns: float
+    high_turns: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotary:
+    """Rotary positions (arXiv:2104.09864): the base of their rates, and by which factor they are slowed down.
+
+    Without ``stretch`` all of them are slowed alike (arXiv:2306.15595).
+    """
+
+    base: float = 10_000.0
+    factor: float = 1.0
+    stretch: Stretch | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """What two models of equal sizes may still compute differently."""
+
+    norm_epsilon: float = 1e-6
+    rotary: Rotary = Rotary()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
     """One training run, from ``recipe.json``.
 
     Intervals in the task are steps; 0 switches checkpoints, validation or the sample off, the ones at the end included.
@@ -34,7 +77,7 @@ class GptConfig:
     together, what MFU is measured against; 0: unknown.
     """
 
-    task: Pretrain
+    task: Pretrain | Finetune | Classify
     strategy: Strategy
     steps: int
     peak_flops: float = 0.0
@@ -44,8 +87,6 @@ class GptConfig:
         self.strategy.check_batch(self.task.global_batch)
         if self.steps < 1:
             raise SpecError(f"steps must be at least 1, not {self.steps}")
-        _check_strategy(self.strategy)
-        check_gpt_architecture(self.task.model)
 
     @property
     def saves(self) -> bool:
@@ -56,6 +97,18 @@ class GptConfig:
     def save_every(self) -> int:
         """Steps from one checkpoint to the next; 0: only one, at the end."""
         return self.task.checkpoint_every_steps or 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GptConfig(TrainingConfig):
+    """Pre-training from scratch."""
+
+    task: Pretrain
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        _check_strategy(self.strategy, "gpt", _PRECISIONS)
+        check_gpt_architecture(self.task.model)
 
     @property
     def fault_step(self) -> int | None:
@@ -71,14 +124,54 @@ class GptConfig:
         return min(step, self.steps - 1)
 
 
-def _check_strategy(strategy: Strategy) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig(TrainingConfig):
+    """Fine-tuning of a folder in Hugging Face format, whose result goes into the folder ``output``.
+
+    ``step_flops`` is FLOP of one optimiser step of the whole job, as the plan's MFU counts them; 0: unknown.
+    """
+
+    task: Finetune
+    output: str
+    step_flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        _check_method(self.strategy.method)
+        _check_strategy(self.strategy, "finetune", (Precision.FP32, Precision.BF16))
+        check_gpt_architecture(self.task.model)
+        if self.task.model_path is None:
+            raise SpecError(
+                f"fine-tuning {self.task.model.name} needs its weights, and the job has only its name",
+                hint="write model: the path of a folder with config.json, *.safetensors and tokenizer.json",
+            )
+        if not self.task.data.paths:
+            raise SpecError("there is nothing to train on: data.text is missing", hint="write data: {text: [...]}")
+
+    @property
+    def adapted(self) -> bool:
+        """Whether only adapters are trained."""
+        return self.strategy.method is Method.LORA
+
+
+def _check_method(method: Method) -> None:
+    if method is Method.QLORA:
+        raise SpecError(
+            "the finetune recipe cannot train with qlora: weights in 4 bits need kernels that it does not have",
+            hint="use lora or full, or a plan of another framework",
+        )
+
+
+def _check_strategy(strategy: Strategy, recipe: str, precisions: tuple[Precision, ...]) -> None:
     cut = strategy.parallelism
     if cut.world_size != cut.dp or cut.ep != 1:
-        raise SpecError("the gpt recipe is data parallel: tp, pp, cp and ep must be 1", hint="use ddp or fsdp")
-    if strategy.precision not in _PRECISIONS:
+        raise SpecError(f"the {recipe} recipe is data parallel: tp, pp, cp and ep must be 1", hint="use ddp or fsdp")
+    if strategy.precision not in precisions:
         raise SpecError(
-            f"the gpt recipe cannot train in {strategy.precision}", hint=f"use one of {', '.join(_PRECISIONS)}"
+            f"the {recipe} recipe cannot train in {strategy.precision}", hint=f"use one of {', '.join(precisions)}"
         )
+    if strategy.offload is not Offload.NONE:
+        raise SpecError(f"the {recipe} recipe keeps everything on the device", hint="use offload: none")
 
 
 def check_gpt_architecture(model: ModelArchitecture) -> None:
@@ -99,6 +192,35 @@ def check_gpt_architecture(model: ModelArchitecture) -> None:
     }
     if wanted := [what for what, asked in other.items() if asked]:
         raise SpecError(
-            f"the gpt recipe cannot build model {model.name}: it has {', '.join(wanted)}",
+            f"the recipe cannot build model {model.name}: it has {', '.join(wanted)}",
             hint="choose a model of the Llama family, or run your own program with a command scenario",
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """One worker of a service, from ``recipe.json``: a whole copy of the model on its own device or cores.
+
+    ``concurrency`` requests are decoded together at most. A worker of rank r listens on ``port`` + r; port 0 takes any
+    free one. Other addresses than loopback need a token.
+    """
+
+    model_path: str
+    precision: Precision
+    concurrency: int
+    max_sequence: int
+    kv_tokens: int  # tokens that the key-value cache has room for
+    host: str = "127.0.0.1"
+    port: int = 0
+    name: str = "model"
+    seed: int = 0
+    device: DeviceKind = DeviceKind.AUTO
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_sequence", "kv_tokens"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.precision not in {Precision.FP32, Precision.BF16}:
+            raise SpecError(f"the serving recipe cannot compute in {self.precision}", hint="use fp32 or bf16")
+        if not 0 <= self.port < 65536:
+            raise SpecError(f"port {self.port} does not exist", hint="use 0 for any free one, or 1024..65535")
