@@ -24,7 +24,7 @@ def test_an_h100_pool_is_a_row_of_dgx():
     assert found.intra.bandwidth == 450e9  # half of NVLink's 900 GB/s both ways
     assert found.inter.bandwidth == 50e9  # 400 Gb/s
     assert found.node_memory_bytes == 2 * 10**12
-    assert found.price_per_device_hour is None
+    assert found.price_per_device_hour == CATALOG.prices.per_hour(found.accelerator.name)
     assert found.rates is None
 
 

@@ -204,6 +204,14 @@ def test_rates_reach_the_nodes(client: Client) -> None:
     assert node.rates.torch_version == "2"
 
 
+def test_what_jobs_measured_can_be_asked_for(client: Client) -> None:
+    job_id = client.submit(a_scenario("measured"), [a_plan(steps=4)]).job_id
+    until(lambda: finished(client, job_id))
+    rows = client.measurements()
+    assert all(row["measured_step_s"] > 0 and json.loads(row["placement"])["num_devices"] for row in rows)
+    assert {row["job_id"] for row in rows} <= {row["id"] for row in client.jobs()}
+
+
 def test_what_a_plan_would_execute_is_rendered(client: Client) -> None:
     (command, *_) = client.render(a_scenario(argv=("echo", "hi")), a_plan())
     assert command.text == "echo hi"

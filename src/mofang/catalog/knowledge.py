@@ -13,6 +13,7 @@ from mofang.errors import CatalogError
 
 if TYPE_CHECKING:
     from mofang.catalog.models import PublishedModel
+    from mofang.catalog.prices import Prices
     from mofang.domain.hardware import Accelerator, Server
     from mofang.domain.model import ModelArchitecture
 
@@ -71,6 +72,13 @@ class Catalog:
     def models(self) -> tuple[PublishedModel, ...]:
         """Every model, with its published parameter counts."""
         return self.model_table.values
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What an hour of each chip costs."""
+        from mofang.catalog.prices import load_prices  # noqa: PLC0415 - a table at a time
+
+        return load_prices(self._user_dir, self.accelerator_table)
 
     def accelerator(self, name: str) -> Accelerator:
         """Return the chip of that name or alias.

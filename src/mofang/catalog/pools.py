@@ -66,6 +66,7 @@ def described_pool(request: DeviceRequest, catalog: Catalog) -> Pool:
         intra=_intra(accelerator, node.devices),
         inter=Link(latency_s=_latency("network"), bandwidth=node.network),
         node_memory_bytes=node.memory_bytes,
+        price_per_device_hour=catalog.prices.per_hour(accelerator.name),
     )
 
 

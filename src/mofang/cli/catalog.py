@@ -1,4 +1,4 @@
-"""``mofang catalog``: the known chips, servers and models, and the user's own among them."""
+"""``mofang catalog``: the known chips, servers, models, prices and measurements, and the user's own among them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from mofang.catalog.knowledge import Catalog
 from mofang.catalog.models import PublishedModel
 from mofang.catalog.names import nearest
+from mofang.cli import measurements, prices
 from mofang.cli.output import add_output_option, emit, plain, print_table
 from mofang.cli.parser import examples
 from mofang.cli.settings import home
@@ -26,14 +27,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "mofang catalog accelerators",
         "mofang catalog show H100",
         "mofang catalog show path/to/config.json",
+        "mofang catalog measurements --model llama-3.1-70b --accelerator H100",
+        "mofang catalog import my-runs.csv",
         exit_codes="2  there is no such name, or a row of your own is wrong (file, line, column and why)",
     )
     parser.description = (
         f"{parser.description or 'the catalogue'}\n\nYour own rows: CSV or YAML files in "
-        "$MOFANG_HOME/catalog/{accelerators,servers,models}/ extend the catalogue, or replace rows by name."
+        "$MOFANG_HOME/catalog/{accelerators,servers,models,prices}/ extend the catalogue, or replace rows by name."
     )
-    parser.add_argument("what", choices=[*_TABLES, "show"], help="a table, or `show` for one name")
-    parser.add_argument("name", nargs="?", help="with `show`: a chip, a server, a model, or the path of a config.json")
+    parser.add_argument("what", choices=[*_TABLES, *_OTHERS, "show"], help="a table, or `show` for one name")
+    parser.add_argument(
+        "name", nargs="?", help="with `show`: a chip, a server, a model, or a config.json; with `import`: a CSV file"
+    )
+    measurements.configure(parser)
     add_output_option(parser)
 
 
@@ -48,6 +54,8 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog.load(home() / "catalog")
     if args.what == "show":
         _show(_found(catalog, args.name), args.output)
+    elif args.what in _OTHERS:
+        _OTHERS[args.what](args, catalog)
     else:
         _list(args.what, catalog, args.output)
     return 0
@@ -56,8 +64,18 @@ def execute(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.what == "show" and not args.name:
         raise UsageError("show what?", hint="give a name: `mofang catalog show H100`")
-    if args.what != "show" and args.name:
+    if args.what == "import" and not args.name:
+        raise UsageError("import what?", hint="give a CSV file: `mofang catalog import my-runs.csv`")
+    if args.what not in {"show", "import"} and args.name:
         raise UsageError(f"{args.name!r} is one word too many", hint=f"`mofang catalog show {args.name}` shows one")
+    measurements.check(args)
+
+
+_OTHERS: dict[str, Callable[[argparse.Namespace, Catalog], None]] = {
+    "prices": prices.show,
+    "measurements": measurements.show,
+    "import": measurements.take,
+}
 
 
 def _list(what: str, catalog: Catalog, output: str) -> None:

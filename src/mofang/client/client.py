@@ -91,6 +91,10 @@ class Client:
         """Keep what probing a host measured; matching uses it from now on."""
         self._call("record_rates", rates=_data(rates))
 
+    def measurements(self) -> list[dict[str, Any]]:
+        """Return what finished jobs measured, oldest first: rows for ``catalog.measurements.from_jobs``."""
+        return list(self._call("measurements"))
+
     def plan(
         self,
         scenario: Scenario,

@@ -78,6 +78,10 @@ class Service:
         await asyncio.to_thread(self._store.write, measurements.record_rates, found)
         self._loop.fleet.learn(found)
 
+    async def measurements(self) -> list[dict[str, Any]]:
+        """Return what finished jobs measured, oldest first."""
+        return await self._read(measurements.rows)
+
     async def plan(
         self,
         scenario: dict[str, Any],

@@ -25,6 +25,7 @@ class TokenCount(StrEnum):
     """Which tokens a serving throughput counts."""
 
     OUTPUT = "output"
+    TOTAL = "total"  # input and output together
     UNSTATED = "unstated"
 
 
@@ -93,6 +94,7 @@ class ServingMeasurement:
     version: str
     precision: Precision | None
     kv_precision: Precision | None
+    precision_text: str = ""  # what the source wrote of the weights: 4-bit integers are FP4 in ``precision``
     scenario: str  # offline, online, online-disagg, server, interactive, latency, online-agentic
     tp: int | None = None
     pp: int | None = None
