@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench fmt clean
+.PHONY: demo test check bench plans fmt clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -e '.[train,plot,nvidia,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[train,serve,plot,nvidia,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -31,6 +31,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The outputs shown in docs/plans.md.
+plans: $(STAMP)
+	$(BIN)/python docs/make_plans.py
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .

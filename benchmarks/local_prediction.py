@@ -86,7 +86,7 @@ def draw(seed: int, count: int, data: Path, layouts: tuple[tuple[int, int], ...]
             threads=threads,
             sharding=chance.choice((Sharding.DDP, Sharding.FSDP)) if workers > 1 else None,
             precision=Precision.BF16 if chance.random() < BF16_SHARE else Precision.FP32,
-            recompute=chance.choice(tuple(Recompute)),
+            recompute=chance.choice((Recompute.NONE, Recompute.FULL)),
             micro_batch=micro_batch,
         )
         batch = micro_batch * accumulation * workers

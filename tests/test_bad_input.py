@@ -90,7 +90,7 @@ CASES = {
     ),
     "a batch that cannot be cut": Case("plan job.yaml", 2, "4 = 1 x (1 x 3) + 1", JOB + "strategy: {micro_batch: 3}\n"),
     "tensor parallelism of the recipe": Case(
-        "plan job.yaml --hardware H100:8", 3, "tp", swapped("cpu:1", "H100:8") + "strategy: {dp: 4, tp: 2}\n"
+        "plan job.yaml --hardware cpu:8", 3, "tp", swapped("cpu:1", "cpu:8") + "strategy: {dp: 4, tp: 2}\n"
     ),
     # data
     "data that is not there": Case("plan job.yaml", 2, "nothing.txt", swapped("text.txt", "nothing.txt")),

@@ -8,8 +8,10 @@ Example:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mofang.backends.memory import MemoryBackend, Run, Script
 from mofang.clock import ManualClock
@@ -25,8 +27,10 @@ __all__ = [
     "MemoryBackend",
     "Run",
     "Script",
+    "a_digit_set",
     "a_fleet",
     "a_job",
+    "a_model_folder",
     "a_node",
     "a_plan",
     "a_scenario",
@@ -77,6 +81,99 @@ def a_job(job_id: str = "0" * 12, *, scenario: Scenario | None = None, plans: tu
     """Return a waiting job."""
     chosen = scenario or a_scenario()
     return Job(id=job_id, name=chosen.name, scenario=chosen, plans=plans or (a_plan(),), user="tester", key=job_id)
+
+
+def a_model_folder(folder: Path, *, vocab: int = 260, seed: int = 0, **config: Any) -> Path:
+    """Write a tiny causal language model in Hugging Face format, with random weights, and return its folder.
+
+    Args:
+        folder: where to write; made if need be.
+        vocab: tokens of the model; its tokenizer has one a byte, and <eos> as number 256.
+        seed: of the weights.
+        config: keys of ``config.json`` to set differently: ``num_hidden_layers=3``, ``model_type="qwen3"`` ...
+    """
+    import numpy as np  # noqa: PLC0415 - only where a folder is wanted
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    from mofang.catalog.huggingface import read_config  # noqa: PLC0415
+    from mofang.spec.weights import expected_shapes  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    values = _TINY_CONFIG | {"vocab_size": vocab} | config
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    chance = np.random.default_rng(seed)
+    tensors = {
+        name: (chance.normal(0.0, 0.05, shape) + name.endswith("norm.weight")).astype(np.float32)
+        for name, shape in expected_shapes(read_config(folder)).items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _byte_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+_TINY_CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "eos_token_id": 256,
+    "bos_token_id": None,
+    "torch_dtype": "float32",
+}
+
+
+def _byte_tokenizer(path: Path) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+
+    letters = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
+    tokenizer.save(str(path))
+
+
+def a_digit_set(path: Path, *, count: int = 2000, seed: int = 0) -> Path:
+    """Write an ``.npz`` of noisy digits, 12 x 12 pixels, at random places, and return its path.
+
+    Args:
+        path: where to write.
+        count: of images.
+        seed: of everything random in them.
+    """
+    import numpy as np  # noqa: PLC0415 - only where images are wanted
+
+    chance = np.random.default_rng(seed)
+    shapes = np.array([[int(bit) for bit in digit] for digit in _DIGITS], dtype=float).reshape(10, 7, 5)
+    labels = np.concatenate([np.arange(10), chance.integers(0, 10, count - 10)])
+    images = chance.normal(30.0, 15.0, (count, 12, 12))
+    for image, label in zip(images, labels, strict=True):
+        down, right = chance.integers(1, 4), chance.integers(2, 5)
+        image[down : down + 7, right : right + 5] += shapes[label] * chance.uniform(120.0, 200.0)
+    np.savez(path, images=images.clip(0, 255).astype(np.uint8), labels=labels)
+    return path
+
+
+_DIGITS = (
+    "01110100011001110101110011000101110",
+    "00100011000010000100001000010001110",
+    "01110100010000100010001000100011111",
+    "11111000100010000010000011000101110",
+    "00010001100101010010111110001000010",
+    "11111100001111000001000011000101110",
+    "00110010001000011110100011000101110",
+    "11111000010001000100010000100001000",
+    "01110100011000101110100011000101110",
+    "01110100011000101111000010001001100",
+)
 
 
 def simple_launch(

@@ -152,7 +152,7 @@ class FakeClient:
         text = whole[offset:] if offset < 0 else whole[offset : offset + 7]
         return LogText(text, offset + len(text), not text)
 
-    def plan(self, scenario, hardware=None, num_plans=8):
+    def plan(self, scenario, hardware=None, num_plans=8, *, pools=None, explain=False):
         self.planned.append((scenario, hardware, num_plans))
         return self.result
 

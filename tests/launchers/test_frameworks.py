@@ -258,6 +258,19 @@ def test_every_layer_is_on_one_stage(layers, pp, vpp):
         assert (layers + extra) % (cut.pp * cut.vpp) == 0
 
 
+def test_attention_dp_becomes_data_parallel_ranks_with_experts_spread_over_them():
+    chosen = service_plan("vllm", cut=Parallelism(tp=8, ep=8), attention_dp=True, replicas=1)
+    argv = framework_program(SERVE, chosen, RUN, ENVIRONMENT).argv
+    assert argv[argv.index("--tensor-parallel-size") + 1] == "1"
+    assert argv[argv.index("--data-parallel-size") + 1] == "8"
+    assert "--enable-expert-parallel" in argv
+
+
+def test_replicas_that_a_server_cannot_start_itself_are_copies():
+    chosen = service_plan("tensorrt-llm", replicas=2, cut=Parallelism(tp=4))
+    assert framework_program(SERVE, chosen, RUN, ENVIRONMENT).copies == 2
+
+
 def test_services_listen_on_loopback():
     for chosen in SERVICES.values():
         argv = framework_program(SERVE, chosen, RUN, ENVIRONMENT).argv

@@ -11,18 +11,20 @@ from mofang.domain.hardware import Node
 from mofang.domain.job import Allocation, Attempt, Job, NodeDevices
 from mofang.domain.model import ModelArchitecture
 from mofang.domain.plan import Placement, Plan
-from mofang.domain.recipe import DeviceKind, GptConfig
+from mofang.domain.recipe import DeviceKind, FinetuneConfig, GptConfig
 from mofang.domain.scenario import (
     Command,
     Environment,
+    Finetune,
     Mount,
+    Optimisation,
     Pretrain,
     Scenario,
     Secret,
     TextData,
     WorkdirMode,
 )
-from mofang.domain.strategy import Parallelism, Sharding, Strategy
+from mofang.domain.strategy import Method, Parallelism, Sharding, Strategy
 from mofang.errors import BackendError, SpecError
 from mofang.launchers.build import launch_spec
 
@@ -156,6 +158,67 @@ def test_on_accelerators_there_is_one_worker_a_device():
     assert "PYTORCH_CUDA_ALLOC_CONF" in spec.env
 
 
+FINETUNE = Finetune(
+    model=MODEL,
+    model_path="/models/m",
+    data=TextData(paths=("/data/pairs.jsonl",)),
+    sequence=256,
+    global_batch=16,
+    checkpoint_every_s=10,
+    optimisation=Optimisation(lr=2e-4),
+)
+
+
+def finetune_plan(method=Method.LORA, **changes):
+    plan = plan_for()
+    return replace(plan, strategy=replace(plan.strategy, framework="finetune", method=method), **changes)
+
+
+def test_the_golden_specification_of_fine_tuning():
+    spec = render(FINETUNE, finetune_plan())
+    assert spec.argv[1:] == (
+        "-m",
+        "mofang.recipes.finetune",
+        "--config",
+        "/home/ada/.mofang/runs/j1/attempt-0003/recipe.json",
+    )
+    assert spec.env["OMP_NUM_THREADS"] == "2"
+    config = decode(FinetuneConfig, spec.files["recipe.json"])
+    assert config.task == replace(FINETUNE, checkpoint_every_steps=25)
+    assert config.output == "/home/ada/.mofang/runs/j1/output"
+    assert (config.steps, config.device, config.peak_flops) == (225, DeviceKind.CPU, 1.4e11)
+    assert config.step_flops == pytest.approx(0.4 * 1.4e11 * 0.4)  # what the plan's MFU counts
+    assert config.adapted
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "rate"),
+    [
+        (None, Method.FULL, 2e-5),
+        (None, Method.LORA, 2e-4),
+        (Method.FULL, Method.FULL, 2e-4),
+        (Method.LORA, Method.LORA, 2e-4),
+    ],
+)
+def test_all_weights_are_trained_at_a_tenth_of_the_rate_of_adapters_where_the_plan_chose(asked, chosen, rate):
+    spec = render(replace(FINETUNE, method=asked), finetune_plan(chosen))
+    assert decode(FinetuneConfig, spec.files["recipe.json"]).task.optimisation.lr == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("task", "plan", "why"),
+    [
+        (FINETUNE, finetune_plan(Method.QLORA), "cannot train with qlora"),
+        (replace(FINETUNE, model_path=None), finetune_plan(), "needs its weights"),
+        (replace(FINETUNE, data=TextData(paths=())), finetune_plan(), "nothing to train on"),
+        (FINETUNE, finetune_plan(steps=None), "how many steps"),
+    ],
+)
+def test_fine_tuning_that_cannot_run_is_said_before_anything_starts(task, plan, why):
+    with pytest.raises(SpecError, match=why):
+        render(task, plan)
+
+
 def test_the_golden_specification_of_a_command():
     task = Command(argv=("python", "train.py", "--epochs", "3"), workers=4, cores_per_worker=2)
     environment = Environment(
@@ -185,6 +248,12 @@ def test_an_uploaded_directory_is_used_where_it_was_put():
 def test_a_node_that_is_gone_is_said():
     with pytest.raises(BackendError, match="n1 is not there"):
         render(nodes={"n0": NODES["n0"]})
+
+
+def test_a_plan_for_another_framework_is_never_run_by_a_recipe():
+    plan = plan_for()
+    with pytest.raises(BackendError, match="no recipe of Mofang runs a pretrain scenario with megatron"):
+        render(plan=replace(plan, strategy=replace(plan.strategy, framework="megatron")))
 
 
 def test_a_model_that_the_recipe_cannot_build_is_said_before_anything_starts():

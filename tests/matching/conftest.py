@@ -129,7 +129,9 @@ def cores() -> Pool:
 @pytest.fixture
 def pretrain() -> Callable[..., Scenario]:
     def build(model: ModelArchitecture, **keys: object) -> Scenario:
-        choice = keys.pop("strategy", StrategyChoice())
+        # The recipe alone has few candidates, all of which can be listed; None leaves the framework open.
+        framework = keys.pop("framework", "gpt")
+        choice = replace(keys.pop("strategy", StrategyChoice()), framework=framework)
         resources = keys.pop("resources", Resources())
         outer = {name: keys.pop(name) for name in ("goal", "limits") if name in keys}
         task = Pretrain(

@@ -12,15 +12,15 @@ from mofang.domain.hardware import Pool, Precision
 from mofang.domain.model import ModelArchitecture
 from mofang.domain.plan import MatchResult
 from mofang.domain.reasons import Reason, precedence
-from mofang.domain.scenario import Command, Goal, Limits, Resources, Scenario, StrategyChoice
-from mofang.domain.strategy import Recompute, Sharding
+from mofang.domain.scenario import Command, Finetune, Goal, Limits, Resources, Scenario, StrategyChoice, TextData
+from mofang.domain.strategy import Method, Offload, Recompute, Sharding
 from mofang.errors import UsageError
 from mofang.matching import estimate_rows, match, rejection_row
 from mofang.matching.totals import device_limit
 from mofang.units import DeviceRequest, Range
 
 Build = Callable[..., Scenario]
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EVERYTHING = 100_000
 
 
@@ -70,8 +70,9 @@ def test_faster_hardware_is_never_slower(
     else:
         link = getattr(h100, which)
         better = replace(h100, **{which: replace(link, bandwidth=link.bandwidth * factor)})
-    scenario = pretrain(llama_7b, global_batch=64)
-    before, after = (match(scenario, [pool], num_plans=EVERYTHING).plans for pool in (h100, better))
+    scenario = pretrain(llama_7b, global_batch=32)
+    few = [replace(pool, counts=Range(4, 32)) for pool in (h100, better)]
+    before, after = (match(scenario, [pool], num_plans=EVERYTHING).plans for pool in few)
     times = {(plan.strategy, plan.placement): plan.estimate.step_time_s for plan in before}
     assert len(before) == len(after)
     for plan in after:
@@ -84,7 +85,7 @@ def test_more_memory_never_means_fewer_plans(
     pretrain: Build, llama_7b: ModelArchitecture, h100: Pool, gigabytes: int, more: int
 ):
     def count(size: int) -> int:
-        pool = replace(h100, accelerator=replace(h100.accelerator, memory_bytes=size * 10**9))
+        pool = replace(h100, counts=Range(1, 16), accelerator=replace(h100.accelerator, memory_bytes=size * 10**9))
         return len(match(pretrain(llama_7b), [pool], num_plans=EVERYTHING).plans)
 
     assert count(gigabytes + more) >= count(gigabytes)
@@ -169,11 +170,24 @@ def test_one_rank_has_no_sharding(pretrain: Build, small: ModelArchitecture, cor
 
 
 @pytest.mark.parametrize("degree", ["tp", "pp", "cp"])
-def test_a_cut_that_cannot_be_made_is_refused(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool, degree: str):
-    result = match(pretrain(llama_7b, strategy=StrategyChoice(**{degree: 2})), [h100])
-    assert result.plans == ()
-    assert [row.code for row in result.rejections] == [Reason.PARALLELISM]
-    assert f"{degree} = 2" in result.rejections[0].what
+def test_a_cut_that_the_recipe_cannot_make_is_refused(
+    pretrain: Build, small: ModelArchitecture, cores: Pool, h100: Pool, degree: str
+):
+    asked = StrategyChoice(**{degree: 2})
+    for pool, framework in ((cores, None), (h100, "gpt")):
+        result = match(pretrain(small, strategy=asked, framework=framework), [pool])
+        assert result.plans == ()
+        assert [row.code for row in result.rejections] == [Reason.PARALLELISM]
+        assert f"{degree} = 2" in result.rejections[0].what
+
+
+@pytest.mark.parametrize("degree", ["tp", "pp", "cp"])
+def test_a_cut_that_a_framework_makes_is_planned(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool, degree: str):
+    asked = StrategyChoice(**{degree: 2})
+    plans = match(pretrain(llama_7b, strategy=asked, framework=None, global_batch=64), [h100]).plans
+    assert plans
+    assert {getattr(plan.strategy.parallelism, degree) for plan in plans} == {2}
+    assert "gpt" not in {plan.strategy.framework for plan in plans}
 
 
 def test_too_large_says_what_would_fit(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool):
@@ -183,7 +197,7 @@ def test_too_large_says_what_would_fit(pretrain: Build, llama_7b: ModelArchitect
     (row,) = result.rejections
     assert row.code is Reason.MEMORY
     assert row.need > row.have
-    assert row.hint == "would fit with fsdp on 4 devices, recompute, micro-batch 1"
+    assert row.hint.startswith("would fit with 2 x NVIDIA H100-SXM-80GB, fsdp, bf16, micro-batch")
     assert rejection_row(row)["unit"] == "bytes"
 
 
@@ -266,3 +280,21 @@ def test_parts_are_explained_largest_first(pretrain: Build, small: ModelArchitec
         assert values == sorted(values, reverse=True)
         assert sum(row["share"] for row in rows if row["of"] == of) == pytest.approx(1.0)
     assert estimate.evidence
+
+
+def test_each_method_has_its_best_plan_or_its_reason(h100: Pool, llama_7b: ModelArchitecture):
+    task = Finetune(
+        model=replace(llama_7b, layers=160),
+        model_path=None,
+        data=TextData(paths=("text",)),
+        sequence=2048,
+        global_batch=16,
+        steps=10,
+        strategy=StrategyChoice(offload=Offload.NONE),
+    )
+    result = match(Scenario(name="tune", task=task), [replace(h100, counts=Range(4, 4))])
+    assert {plan.strategy.method for plan in result.plans} == {Method.LORA, Method.QLORA}
+    notes = [row.what for row in result.plans[0].estimate.evidence]
+    assert any("does not weigh quality" in note for note in notes)
+    refused = [row for row in result.rejections if row.code is Reason.MEMORY]
+    assert any("lora" not in row.what and row.hint.startswith("would fit with") for row in refused)

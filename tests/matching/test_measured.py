@@ -48,7 +48,7 @@ def test_slow_bf16_is_found_out(pretrain: Callable[..., Scenario], small: ModelA
 def test_two_workers_pay_for_communication(pretrain: Callable[..., Scenario], small: ModelArchitecture, cores: Pool):
     def communication(workers: int, sharding: Sharding | None) -> float:
         choice = StrategyChoice(workers=workers, threads=1, sharding=sharding, precision=Precision.FP32, micro_batch=2)
-        return match(pretrain(small, global_batch=8, strategy=choice), [cores]).plans[0].estimate.time["communication"]
+        return match(pretrain(small, global_batch=8, strategy=choice), [cores]).plans[0].estimate.time["data-parallel"]
 
     assert communication(1, None) == 0.0
     bytes_reduced = 4.0 * small.params

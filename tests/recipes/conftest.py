@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from mofang.catalog.huggingface import read_config
 from mofang.domain.codec import encode
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.recipe import DeviceKind, GptConfig
-from mofang.domain.scenario import Pretrain, TextData
-from mofang.domain.strategy import Parallelism, Sharding, Strategy
+from mofang.domain.recipe import ClassifyConfig, DeviceKind, FinetuneConfig, GptConfig
+from mofang.domain.scenario import Adapter, Classify, Finetune, ImageData, Optimisation, Pretrain, TextData, VisionModel
+from mofang.domain.strategy import Method, Parallelism, Sharding, Strategy
+from mofang.testing import a_digit_set, a_model_folder
 
+RECIPES = {GptConfig: "gpt", FinetuneConfig: "finetune", ClassifyConfig: "classify"}
 TINY = ModelArchitecture(
     name="tiny", layers=2, hidden=32, heads=4, kv_heads=2, ffn=40, vocab=256, head_dim=8, max_sequence=64
 )
@@ -52,6 +55,99 @@ def make_config(text):
         }
         return GptConfig(
             task=Pretrain(**(defaults | task)), strategy=cut, steps=steps, peak_flops=1e11, device=DeviceKind.CPU
+        )
+
+    return make
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Pairs of prompt and response with a rule to learn."""
+    path = tmp_path / "pairs.jsonl"
+    names = ["red", "green", "blue", "black", "white"]
+    rows = [{"prompt": f"{number} {names[number % 5]}:", "response": names[number % 5]} for number in range(400)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def make_finetune(pairs, tmp_path):
+    folder = a_model_folder(tmp_path / "base")
+
+    def make(*, method=Method.LORA, workers=1, steps=4, name="job", **task):
+        sharding = Sharding.NONE if workers == 1 else Sharding.DDP
+        cut = Strategy(
+            framework="finetune",
+            method=method,
+            parallelism=Parallelism(dp=workers),
+            sharding=sharding,
+            micro_batch=2,
+            accumulation=4 // workers,
+        )
+        defaults = {
+            "model": read_config(folder),
+            "model_path": str(folder),
+            "data": TextData(paths=(str(pairs),), tokenizer=str(folder / "tokenizer.json"), validation_fraction=0.1),
+            "sequence": 64,
+            "global_batch": 8,
+            "adapter": Adapter(rank=8, alpha=16.0),
+            "optimisation": Optimisation(lr=1e-2, warmup_steps=2, weight_decay=0.0),
+            "checkpoint_every_steps": 0,
+            "validate_every": 0,
+            "validation_batches": 2,
+        }
+        return FinetuneConfig(
+            task=Finetune(**(defaults | task)),
+            strategy=cut,
+            steps=steps,
+            output=str(tmp_path / name / "output"),
+            step_flops=1e9,
+            peak_flops=1e11,
+            device=DeviceKind.CPU,
+        )
+
+    return make
+
+
+@pytest.fixture
+def digits(tmp_path):
+    return ImageData(
+        path=str(a_digit_set(tmp_path / "digits.npz")),
+        num_classes=10,
+        num_images=2000,
+        channels=1,
+        validation_fraction=0.1,
+    )
+
+
+@pytest.fixture
+def make_classify(digits, tmp_path):
+    model = VisionModel(name="tiny-vit", image_size=12, patch_size=3, layers=2, hidden=48, heads=4, ffn=96)
+
+    def make(*, workers=1, steps=4, name="job", data=digits, strategy=None, **task):
+        cut = Strategy(
+            framework="classify",
+            parallelism=Parallelism(dp=workers),
+            sharding=Sharding.NONE if workers == 1 else Sharding.DDP,
+            micro_batch=16,
+            accumulation=4 // workers,
+        )
+        defaults = {
+            "model": model,
+            "data": data,
+            "global_batch": 64,
+            "optimisation": Optimisation(lr=3e-3, weight_decay=0.05),
+            "checkpoint_every_steps": 0,
+            "validate_every": 0,
+        }
+        return ClassifyConfig(
+            task=Classify(**(defaults | task)),
+            strategy=replace(cut, **(strategy or {})),
+            steps=steps,
+            output=str(tmp_path / name / "output"),
+            step_flops=1e9,
+            peak_flops=1e11,
+            device=DeviceKind.CPU,
         )
 
     return make
@@ -103,7 +199,7 @@ class Runs:
     def start(self, config, name="job", generation=1):
         recipe = self.folder / f"{name}.json"
         recipe.write_text(encode(config))
-        argv = ["-m", "mofang.recipes.gpt", "--config", str(recipe)]
+        argv = ["-m", f"mofang.recipes.{RECIPES[type(config)]}", "--config", str(recipe)]
         return self._start(argv, config.strategy.parallelism.world_size, name, generation)
 
     def start_script(self, script, *arguments, world_size):

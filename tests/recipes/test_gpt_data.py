@@ -63,12 +63,13 @@ def batches(rank, world_size, micro_batch, accumulation):
         world_size=world_size,
         micro_batch=micro_batch,
         accumulation=accumulation,
+        validation_windows=26,
         device=torch.device("cpu"),
     )
 
 
 def starts(made, step):
-    return [int(first) for inputs, _ in made.train(step) for first in inputs[:, 0]]
+    return [int(first) for batch in made.train(step) for first in batch.inputs[0][:, 0]]
 
 
 def test_a_step_trains_on_the_same_text_on_every_layout():
@@ -78,7 +79,8 @@ def test_a_step_trains_on_the_same_text_on_every_layout():
 
 
 def test_targets_are_one_token_later():
-    for inputs, targets in batches(0, 1, 4, 1).train(0):
+    for batch in batches(0, 1, 4, 1).train(0):
+        inputs, targets = batch.inputs
         assert torch.equal(inputs + 1, targets)
 
 
@@ -86,10 +88,10 @@ def test_targets_are_one_token_later():
 def test_validation_counts_every_window_once_on_any_layout(world_size):
     counted, numbers = [], []
     for rank in range(world_size):
-        rounds = list(batches(rank, world_size, 4, 1).validation(26))
+        rounds = list(batches(rank, world_size, 4, 1).validation())
         numbers.append(len(rounds))
-        counted += [int(first) for inputs, _, count in rounds if count for first in inputs[:, 0]]
-    expected = [int(first) for inputs, _, _ in batches(0, 1, 4, 1).validation(26) for first in inputs[:, 0]]
+        counted += [int(first) for batch in rounds if batch.weight for first in batch.inputs[0][:, 0]]
+    expected = [int(first) for batch in batches(0, 1, 4, 1).validation() for first in batch.inputs[0][:, 0]]
     assert sorted(counted) == expected
     assert len(expected) == 26
     assert len(set(numbers)) == 1

@@ -1,13 +1,14 @@
 import pytest
 import torch
 
+from mofang.domain.hardware import Precision
 from mofang.domain.model import ModelArchitecture
 from mofang.domain.recipe import GptConfig
 from mofang.domain.scenario import Optimisation, Pretrain, TextData
 from mofang.domain.strategy import Parallelism, Recompute, Sharding, Strategy
 from mofang.errors import SpecError
 from mofang.recipes.gpt.build import build, fill
-from mofang.recipes.gpt.optimiser import AdamW, clip, learning_rate
+from mofang.recipes.training.optimiser import AdamW, clip, learning_rate
 from mofang.recovery.checkpoint.state import part_of
 
 
@@ -92,7 +93,7 @@ def test_recomputed_activations_give_the_same_gradients(make_config):
 def test_bf16_computes_close_to_fp32_and_keeps_fp32_weights(make_config):
     tokens = torch.randint(256, (2, 32), generator=torch.Generator().manual_seed(0))
     wide = made(make_config()).model(tokens, tokens)
-    narrow = made(make_config(strategy={"precision": "bf16"}))
+    narrow = made(make_config(strategy={"precision": Precision.BF16}))
     assert narrow.model(tokens, tokens).item() == pytest.approx(wide.item(), rel=2e-2)
     assert {parameter.dtype for parameter in narrow.model.parameters()} == {torch.float32}
 
@@ -160,7 +161,7 @@ def test_other_parallelism_and_wrong_batches_are_refused(make_config):
     with pytest.raises(SpecError, match="global batch"):
         make_config(global_batch=5)
     with pytest.raises(SpecError, match="fp8"):
-        make_config(strategy={"precision": "fp8"})
+        make_config(strategy={"precision": Precision.FP8})
 
 
 @pytest.mark.parametrize(

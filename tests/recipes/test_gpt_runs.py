@@ -67,7 +67,7 @@ def test_text_that_vanished_is_one_clear_line(runs, make_config, text):
 _AVERAGE = """
 import os, sys
 import torch
-from mofang.recipes.gpt import parallel
+from mofang.recipes.training import parallel
 parallel._BUCKET_BYTES = int(sys.argv[1])
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

@@ -10,9 +10,10 @@ from mofang.domain.scenario import Command, Scenario
 from mofang.errors import UsageError
 from mofang.report import write_report
 from mofang.report.bars import draw_prediction, draw_timeline
+from mofang.report.comparisons import Comparison, compare
 from mofang.report.curves import draw_loss, draw_memory, draw_throughput
 from mofang.report.page import page
-from mofang.report.summary import Comparison, compare, summarise
+from mofang.report.summary import summarise
 from mofang.report.theme import DARK, LIGHT
 from mofang.report.words import quantity, reason_text, rejection_text
 
@@ -74,7 +75,7 @@ def test_one_file_holds_everything_and_fetches_nothing(tmp_path, events, make_jo
         "from the fault to the next step",
         "steps made again",
         "pre-train gpt-0.8m",
-        "ddp 2, fp32",
+        "dp2 ddp, fp32",
     ):
         assert words in html
 

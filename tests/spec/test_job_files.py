@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mofang.catalog.knowledge import Catalog
 from mofang.cli import schema as schema_command
 from mofang.domain.hardware import Accelerator, Precision
 from mofang.domain.model import ModelArchitecture
 from mofang.domain.scenario import Command, Goal, Mount, Pretrain, Scenario, Secret, WorkdirMode
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.errors import CatalogError
+from mofang.spec.fleet_file import load_fleet_file
 from mofang.spec.job_file import load_job_file, load_scenario, parse_scenario
 from mofang.spec.names import name_of_file
 from mofang.spec.schema import json_schema
@@ -198,10 +200,16 @@ def test_jobs_without_a_name_are_called_after_their_file_or_get_a_new_one(folder
     assert first.count("-") == 2
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
+EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_example_is_valid(path: Path) -> None:
-    scenario = load_job_file(path, catalog=TinyCatalog()).scenario
-    assert scenario.name in {"code-gpt", "own-text", "hello-ranks"}
+    catalog = Catalog.load()
+    if yaml.safe_load(path.read_text())["kind"] == "fleet":
+        assert load_fleet_file(path, catalog)
+    else:
+        assert load_job_file(path, catalog=catalog).scenario.name
 
 
 def test_the_demo_trains_the_model_it_promises() -> None:
@@ -217,6 +225,10 @@ def test_the_schema_describes_every_key() -> None:
     schema = json_schema()
     assert [choice["$ref"] for choice in schema["oneOf"]] == [
         "#/$defs/PretrainFile",
+        "#/$defs/FinetuneFile",
+        "#/$defs/LoraFile",
+        "#/$defs/ClassifyFile",
+        "#/$defs/ServeFile",
         "#/$defs/CommandFile",
         "#/$defs/PlanFile",
     ]
@@ -229,9 +241,11 @@ def test_the_schema_describes_every_key() -> None:
 
 def test_the_schema_knows_the_keys_of_every_example() -> None:
     parts = json_schema()["$defs"]
-    for path in ROOT.glob("examples/**/*.yaml"):
+    for path in EXAMPLES:
         content = yaml.safe_load(path.read_text())
-        part = parts["PretrainFile" if content["kind"] == "pretrain" else "CommandFile"]
+        if content["kind"] == "fleet":
+            continue
+        part = parts[f"{content['kind'].capitalize()}File"]
         assert set(content) <= set(part["properties"])
         assert set(part["required"]) <= set(content)
 

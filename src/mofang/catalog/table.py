@@ -44,14 +44,17 @@ class Kind(Generic[T]):
 
 
 class Table(Generic[T]):
-    """Values by name. Names win over aliases, and what was added later over what was there before."""
+    """Values by name. Names win over aliases, and what was added later over what was there before.
+
+    A name is also known without its first word, the vendor, where that leaves no doubt: ``H100-SXM-80GB``.
+    """
 
     def __init__(self, kind: Kind[T], entries: tuple[Entry[T], ...]) -> None:
         self.entries = entries
         self.values = tuple(entry.value for entry in entries)
         self._kind = kind
         aliases = {key(alias): entry for entry in entries for alias in entry.aliases}
-        self._found = aliases | {key(entry.name): entry for entry in entries}
+        self._found = _without_vendor(entries) | aliases | {key(entry.name): entry for entry in entries}
 
     def find(self, name: str) -> T | None:
         """Return the value of that name or alias, or None."""
@@ -83,6 +86,13 @@ class Table(Generic[T]):
         """Yield every name, then every alias."""
         yield from (entry.name for entry in self.entries)
         yield from (alias for entry in self.entries for alias in entry.aliases)
+
+
+def _without_vendor(entries: tuple[Entry[T], ...]) -> dict[str, Entry[T]]:
+    found: dict[str, list[Entry[T]]] = {}
+    for entry in entries:
+        found.setdefault(key(entry.name.partition(" ")[2]), []).append(entry)
+    return {name: alike[0] for name, alike in found.items() if name and len(alike) == 1}
 
 
 def load_table(kind: Kind[T], user_dir: Path | None) -> Table[T]:

@@ -19,7 +19,8 @@ from mofang.units import show_duration
 
 __all__ = ["configure", "execute"]
 
-_STORY = [kind for kind in EventKind if kind not in {EventKind.STEP, EventKind.PHASE, EventKind.CHECKPOINT_SAVED}]
+_FREQUENT = {EventKind.STEP, EventKind.PHASE, EventKind.CHECKPOINT_SAVED, EventKind.TRAFFIC}
+_STORY = [kind for kind in EventKind if kind not in _FREQUENT]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,8 @@ def execute(args: argparse.Namespace) -> int:
     _print_attempts(found.get("attempts") or [])
     line()
     line("plans (* is the one that it runs with, or ran with last)")
-    print_plans(job.plans, chosen=job.attempt.plan_index if job.attempt is not None else None)
+    chosen = job.attempt.plan_index if job.attempt is not None else None
+    print_plans(job.plans, job.scenario, chosen=chosen)
     _print_story(story)
     return 0
 

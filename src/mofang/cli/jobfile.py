@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mofang.cli.settings import home
 from mofang.domain.plan import MatchResult
-from mofang.domain.scenario import Pretrain, Scenario, Secret
+from mofang.domain.scenario import Command, Scenario, Secret
 from mofang.errors import SpecError
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ def load(path: str, sets: Sequence[str]) -> JobFile:
     return load_job_file(Path(path), sets, catalog=Catalog.load(home() / "catalog"))
 
 
-def find_plans(client: Client, file: JobFile, num_plans: int) -> MatchResult:
+def find_plans(client: Client, file: JobFile, num_plans: int, *, explain: bool = False) -> MatchResult:
     """Return the plans that a saved plan holds, or ask for ranked ones; unmeasured hosts are measured first."""
     if file.plans is not None:
         return MatchResult(plans=tuple(file.plans), candidates=len(file.plans))
-    if isinstance(file.scenario.task, Pretrain):
+    if not isinstance(file.scenario.task, Command):
         from mofang.cli.doctor import measure_new_hosts  # noqa: PLC0415 - only where something is to be predicted
 
         measure_new_hosts(client)
-    return client.plan(file.scenario, None, num_plans)
+    return client.plan(file.scenario, None, num_plans, explain=explain)
 
 
 def read_secrets(scenario: Scenario) -> Mapping[str, str]:

@@ -33,6 +33,7 @@ COMMANDS = {
     "explain": "say why a job waits, or what happened to it",
     "report": "write a job's report: one HTML file and its pictures",
     "catalog": "list the known chips, servers and models",
+    "validate": "score the predictions against a file of measurements",
     "schema": "print the JSON schema of job files",
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 from mofang.cli.output import emit, line, print_table
 from mofang.domain.events import Event
 from mofang.domain.job import Job, JobState
+from mofang.domain.scenario import Serve
 from mofang.errors import JobFailedError
 from mofang.report.recoveries import Recovery
 from mofang.report.summary import Summary, summarise
@@ -40,14 +41,15 @@ def _print(job: Job, summary: Summary) -> None:
         print_table(("", "predicted", "measured", "difference"), rows)
     for recovery in summary.recoveries:
         if recovery.seconds is not None:
-            line(_recovered(recovery, stepping=bool(summary.points)))
+            line(_recovered(recovery, summary))
     if summary.redone:
         line(f"{plural(summary.redone, 'step')} made again")
 
 
-def _recovered(recovery: Recovery, *, stepping: bool) -> str:
-    if not stepping:
-        return f"{recovery.what}: started again after {show_duration(recovery.seconds or 0.0)}"
+def _recovered(recovery: Recovery, summary: Summary) -> str:
+    if not summary.points:
+        went_on = "answered" if summary.served else "started"
+        return f"{recovery.what}: {went_on} again after {show_duration(recovery.seconds or 0.0)}"
     origin = f"the checkpoint of step {recovery.loaded_step}" if recovery.loaded_step else "the beginning"
     after = show_duration(recovery.seconds or 0.0)
     return f"{recovery.what} at step {recovery.step}: next step after {after}, from {origin}"
@@ -61,6 +63,10 @@ def _losses(summary: Summary) -> str:
         parts.append(f"loss {summary.final_loss:.3f}")
     if summary.final_validation_loss is not None:
         parts.append(f"validation loss {summary.final_validation_loss:.3f}")
+    if summary.accuracy is not None:
+        parts.append(f"accuracy {quantity(summary.accuracy, 'fraction')}")
+    if summary.served is not None:
+        parts.append(plural(summary.served.requests, "request"))
     return ", " + ", ".join(parts) if parts else ""
 
 
@@ -75,6 +81,8 @@ def _data(job: Job, summary: Summary) -> dict[str, Any]:
         "steps": summary.curve[-1].step if summary.curve else None,
         "loss": summary.final_loss,
         "validation_loss": summary.final_validation_loss,
+        "accuracy": summary.accuracy,
+        "served": None if summary.served is None else asdict(summary.served),
         "comparisons": [asdict(row) for row in summary.comparisons],
         "recoveries": [asdict(row) | {"seconds": row.seconds} for row in summary.recoveries],
         "redone_steps": summary.redone,
@@ -84,12 +92,13 @@ def _data(job: Job, summary: Summary) -> dict[str, Any]:
 
 
 def require_success(job: Job) -> None:
-    """Return if the job succeeded.
+    """Return if the job succeeded; a service that was stopped has.
 
     Raises:
         JobFailedError: it failed or was stopped; the hint says where to look.
     """
-    if job.state is JobState.SUCCEEDED:
+    stopped = job.state is JobState.STOPPED and isinstance(job.scenario.task, Serve)
+    if job.state is JobState.SUCCEEDED or stopped:
         return
     why = job.message or reason_text(job.reason)
     raise JobFailedError(

@@ -2,91 +2,219 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
 
-from mofang.cli.output import line, print_table
-from mofang.domain.estimate import Estimate
+from mofang.cli.output import line, print_table, terminal_width
+from mofang.domain.estimate import Estimate, ServiceEstimate
 from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.reasons import Reason, Rejection, precedence
+from mofang.domain.scenario import Classify, Goal, Scenario, Serve
 from mofang.errors import InfeasibleError
-from mofang.report.words import batch_text, between, hardware_text, layout_text, plural, quantity, rejection_text
+from mofang.report.layouts import batch_text, hardware_text, layout_text, numbers_text
+from mofang.report.words import between, energy_text, money, plural, quantity, rejection_text, span
 from mofang.units import show_bytes, show_count, show_duration
 
-__all__ = ["print_basis", "print_plans", "print_rejections", "require_plans"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-_WHERE = ("#", "hardware", "layout")
-_PREDICTED = ("batch", "tokens/s", "MFU", "memory", "time", "step", "90 %")
+__all__ = ["print_plans", "print_rejections", "require_plans"]
+
+_UNKNOWN = "unknown"
 _FEW = 5
+_LIMITS = frozenset({Reason.SERVICE_LEVEL, Reason.DEADLINE, Reason.BUDGET})
+_TIGHT = 100  # columns below which only the tail of latencies is shown
+_ROOMY = 140  # columns from which a table also has what is nice to know
 
 
-def print_plans(plans: Sequence[Plan], *, chosen: int | None = None, stream: TextIO | None = None) -> None:
-    """Print plans by rank; ``chosen`` marks the one that was taken."""
-    several = len({plan.placement.cluster for plan in plans}) > 1
-    rows = [
-        (_rank(index, chosen), hardware_text(plan, with_cluster=several), layout_text(plan))
-        for index, plan in enumerate(plans)
-    ]
-    if all(plan.estimate is None for plan in plans):
-        print_table(_WHERE, rows, stream=stream)
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A heading and a cell for each plan. ``names``: told once for all where the plans do not differ in it."""
+
+    heading: str
+    cells: Sequence[str]
+    names: bool = False
+
+
+def print_plans(
+    plans: Sequence[Plan],
+    scenario: Scenario,
+    *,
+    chosen: int | None = None,
+    currency: str = "",
+    stream: TextIO | None = None,
+) -> None:
+    """Print plans by rank, in columns that tell them apart; what is unknown of all of them has no column.
+
+    Args:
+        plans: best first.
+        scenario: what they are plans for.
+        chosen: the place of the one that was taken, which is marked.
+        currency: of the costs.
+        stream: where to print; default: stdout.
+    """
+    room = terminal_width(stream)
+    columns = [*_names(plans), *_batches(plans, room), *_predictions(plans, scenario, currency, room)]
+    shown = [column for column in columns if any(cell not in {_UNKNOWN, "-", ""} for cell in column.cells)]
+    alike = [column for column in shown if column.names and len(plans) > 1 and len(set(column.cells)) == 1]
+    shown = [column for column in shown if column not in alike]
+    ranks = [f"{index + 1} *" if index == chosen else str(index + 1) for index in range(len(plans))]
+    rows = list(zip(ranks, *(column.cells for column in shown), strict=True))
+    if alike:
+        line(f"in all plans: {', '.join(column.cells[0] for column in alike)}", stream)
+    print_table(("#", *(column.heading for column in shown)), rows, stream=stream)
+
+
+def _names(plans: Sequence[Plan]) -> Iterator[_Column]:
+    """Yield what is used."""
+    several = len({part.cluster for plan in plans for part in (plan.placement, *(p.placement for p in plan.parts))}) > 1
+    yield _Column("hardware", [hardware_text(plan, with_cluster=several) for plan in plans], names=True)
+    if all(plan.steps is None and plan.service is None for plan in plans):
+        yield _Column("layout", [layout_text(plan) for plan in plans])
         return
-    full = [
-        (*row, batch_text(plan).partition(" = ")[0].replace(" ", ""), *_predicted(plan.estimate))
-        for row, plan in zip(rows, plans, strict=True)
-    ]
-    print_table((*_WHERE, *_PREDICTED), full, stream=stream)
+    yield _Column("with", [plan.strategy.framework for plan in plans], names=True)
+    if any(plan.service is None for plan in plans):
+        yield _Column("method", _methods(plans), names=True)
+    yield _Column("precision", [numbers_text(plan) for plan in plans], names=True)
+    yield _Column("layout", [layout_text(plan, with_numbers=False, with_method=False) for plan in plans])
 
 
-def _rank(index: int, chosen: int | None) -> str:
-    return f"{index + 1} *" if index == chosen else str(index + 1)
+def _methods(plans: Sequence[Plan]) -> Sequence[str]:
+    """Return the methods, where they are not all the usual one."""
+    methods = [plan.strategy.method.value for plan in plans]
+    return [""] * len(plans) if set(methods) == {"full"} else methods
 
 
-def _predicted(estimate: Estimate | None) -> Sequence[str]:
-    if estimate is None:
-        return ("-",) * (len(_PREDICTED) - 1)
-    return (
-        show_count(estimate.tokens_per_s),
-        quantity(estimate.mfu, "fraction"),
-        show_bytes(estimate.memory_bytes),
-        show_duration(estimate.total_time_s),
-        show_duration(estimate.step_time_s),
-        between(estimate.step_time_90.low, estimate.step_time_90.high),
-    )
+def _batches(plans: Sequence[Plan], room: int | None) -> Iterator[_Column]:
+    """Yield micro-batch x accumulation x dp, where there is room, or where plans differ in nothing else."""
+    if any(plan.steps is None for plan in plans):
+        return
+    alike = {(hardware_text(plan), plan.strategy.framework, layout_text(plan)) for plan in plans}
+    if _is_roomy(room) or len(alike) < len(plans):
+        yield _Column("batch", [batch_text(plan).partition(" = ")[0].replace(" ", "") for plan in plans])
+
+
+def _is_roomy(room: int | None) -> bool:
+    return room is None or room >= _ROOMY
+
+
+def _predictions(plans: Sequence[Plan], scenario: Scenario, currency: str, room: int | None) -> list[_Column]:
+    roomy = _is_roomy(room)
+    if isinstance(scenario.task, Serve):
+        found = list(_service_columns(plans, scenario.task, room))
+    else:
+        trained = _IMAGES if isinstance(scenario.task, Classify) else _TOKENS
+        told = _TRAINED if roomy or scenario.goal is Goal.ENERGY else _TRAINED[:-1]
+        found = [_Column(name, [_trained(plan, cell) for plan in plans]) for name, cell in (*trained, *told)]
+    names = {"cost": f"cost, {currency}", "cost/M": f"{currency}/M"} if currency else {}
+    return [_Column(names.get(column.heading, column.heading), column.cells) for column in found]
+
+
+def _service_columns(plans: Sequence[Plan], task: Serve, room: int | None) -> Iterator[_Column]:
+    """Yield what a service is predicted to do: at a given rate how many requests it could take, else its tokens."""
+    many = _CAPACITY if task.traffic.rate is not None else _THROUGHPUT
+    if _is_roomy(room):
+        rows = [*_AT_ONCE, *_LATENCY, *many, *_CACHE, *_COST, *_JOULES]
+    else:
+        tight = room is not None and room < _TIGHT
+        rows = [*(_TAILS if tight else _LATENCY), *many, *(() if tight else _CACHE), *_COST]
+    percent = f"p{task.level.percentile * 100:.3g}"
+    for name, cell in rows:
+        yield _Column(name.replace("{p}", percent), [_served(plan, cell) for plan in plans])
+
+
+def _trained(plan: Plan, cell: Callable[[Plan, Estimate], str]) -> str:
+    return "-" if plan.estimate is None else cell(plan, plan.estimate)
+
+
+def _served(plan: Plan, cell: Callable[[Plan, ServiceEstimate], str]) -> str:
+    return "-" if plan.service is None else cell(plan, plan.service.estimate)
+
+
+def _rates(plan: Plan, estimate: Estimate, each: float) -> str:
+    """Return the interval of what is done in a second, of ``each`` units a step."""
+    return span(each / estimate.step_time_90.high, each / estimate.step_time_90.low)
+
+
+def _money(value: float | None) -> str:
+    return _UNKNOWN if value is None else money(value)
+
+
+_TOKENS: tuple[tuple[str, Callable[[Plan, Estimate], str]], ...] = (
+    ("tokens/s", lambda _, one: show_count(one.tokens_per_s)),
+    ("90 %", lambda plan, one: _rates(plan, one, one.tokens_per_s * one.step_time_s)),
+)
+_IMAGES: tuple[tuple[str, Callable[[Plan, Estimate], str]], ...] = (
+    ("images/s", lambda plan, one: show_count(plan.strategy.global_batch / one.step_time_s)),
+    ("90 %", lambda plan, one: _rates(plan, one, plan.strategy.global_batch)),
+)
+_TRAINED: tuple[tuple[str, Callable[[Plan, Estimate], str]], ...] = (
+    ("MFU", lambda _, one: quantity(one.mfu, "fraction")),
+    ("memory", lambda _, one: show_bytes(one.memory_bytes)),
+    ("time", lambda _, one: show_duration(one.total_time_s)),
+    ("cost", lambda _, one: _money(one.cost)),
+    ("energy", lambda _, one: _UNKNOWN if one.energy_j is None else energy_text(one.energy_j)),
+)
+_Served = tuple[tuple[str, Callable[[Plan, ServiceEstimate], str]], ...]
+_AT_ONCE: _Served = (("at once", lambda plan, _: "-" if plan.service is None else str(plan.service.concurrency)),)
+_LATENCY: _Served = (
+    ("TTFT..{p}", lambda _, one: between(one.ttft_s, one.ttft_tail_s)),
+    ("TPOT..{p}", lambda _, one: between(one.tpot_s, one.tpot_tail_s)),
+)
+_TAILS: _Served = (
+    ("TTFT {p}", lambda _, one: show_duration(one.ttft_tail_s)),
+    ("TPOT {p}", lambda _, one: show_duration(one.tpot_tail_s)),
+)
+_CAPACITY: _Served = (
+    ("max req/s", lambda _, one: f"{one.max_requests_per_s:.3g}"),
+    ("90 %", lambda _, one: _capacity(one)),
+)
+_THROUGHPUT: _Served = (
+    ("tokens/s", lambda _, one: show_count(one.tokens_per_s)),
+    ("90 %", lambda _, one: span(one.tokens_per_s_90.low, one.tokens_per_s_90.high)),
+    ("req/s", lambda _, one: f"{one.max_requests_per_s:.3g}"),
+)
+_CACHE: _Served = (("memory", lambda _, one: show_bytes(one.memory_bytes)),)
+_COST: _Served = (("cost/M", lambda _, one: _money(one.cost_per_million_tokens)),)
+_JOULES: _Served = (
+    ("J/token", lambda _, one: _UNKNOWN if one.energy_j_per_token is None else f"{one.energy_j_per_token:.3g}"),
+)
+
+
+def _capacity(one: ServiceEstimate) -> str:
+    """Return the interval of the requests/s that saturate it: as wide as that of its tokens/s."""
+    scale = one.max_requests_per_s / one.tokens_per_s
+    return span(scale * one.tokens_per_s_90.low, scale * one.tokens_per_s_90.high)
 
 
 def print_rejections(result: MatchResult, *, everything: bool, stream: TextIO | None = None) -> None:
     """Print why other candidates are not among the plans: the few most telling rows, or all."""
-    ordered = sorted(result.rejections, key=lambda row: (precedence(row.code), -row.candidates))
+    ordered = _ordered(result)
     shown = ordered if everything else [row for row in ordered if row.code is not Reason.WORSE][:_FEW]
     if not shown:
         return
     rows = [(row.what, rejection_text(row), row.hint, f"{row.candidates:,}") for row in shown]
     left = len(ordered) - len(shown)
     line("", stream)
-    print_table(("not possible", "why", "what would help", "candidates"), rows, stream=stream)
+    print_table(("not possible (the closest)", "why", "what would help", "candidates"), rows, stream=stream)
     if left > 0:
         line(f"{plural(left, 'more row')} with --explain", stream)
 
 
-def print_basis(plan: Plan) -> None:
-    """Print what the best plan's estimate is made of, and what it rests on."""
-    estimate = plan.estimate
-    if estimate is None:
-        return
-    _print_parts("a step's time", estimate.time, "s")
-    _print_parts("memory", estimate.memory, "bytes")
-    if estimate.evidence:
-        line()
-        print_table(("the estimate rests on", "source"), [(row.what, row.source) for row in estimate.evidence])
+def _ordered(result: MatchResult) -> list[Rejection]:
+    """Return the rejections by precedence.
 
+    Where nothing is feasible, what only a limit rules out comes first; where something is, numbers of devices that
+    nobody asked for come last.
+    """
 
-def _print_parts(title: str, parts: object, unit: str) -> None:
-    if not isinstance(parts, dict) or not parts:
-        return
-    total = sum(parts.values()) or 1.0
-    rows = [(name, quantity(value, unit), quantity(value / total, "fraction")) for name, value in parts.items()]
-    line()
-    print_table((title, "predicted", "share"), rows)
+    def place(row: Rejection) -> tuple[int, int, int]:
+        if result.plans:
+            return int(row.code is Reason.BATCH), precedence(row.code), -row.candidates
+        return int(row.code not in _LIMITS), precedence(row.code), -row.candidates
+
+    return sorted(result.rejections, key=place)
 
 
 def require_plans(result: MatchResult) -> tuple[Plan, ...]:
@@ -97,7 +225,7 @@ def require_plans(result: MatchResult) -> tuple[Plan, ...]:
     """
     if result.plans:
         return result.plans
-    rows = sorted(result.rejections, key=lambda row: (precedence(row.code), -row.candidates))
+    rows = _ordered(result)
     why = f": {_first(rows[0])}" if rows else ""
     hint = next((row.hint for row in rows if row.hint), "`mofang doctor` shows the hardware there is")
     facts = [{"code": row.code.value, "what": row.what, "why": rejection_text(row), "hint": row.hint} for row in rows]

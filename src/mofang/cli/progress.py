@@ -33,6 +33,8 @@ class Progress:
     time: float = 0.0  # of the newest event
     generation: tuple[int, int] = (0, 0)
     fault_at: float | None = None  # since when the job has been recovering
+    serves: bool = False  # it is a service, and has answered already
+    requests: int | None = None  # that a service was asked
     failed: tuple[int, int] = (0, 0)  # the newest generation of which a worker's end was told
     ended: bool = False
 
@@ -47,18 +49,15 @@ class Progress:
 def absorb(progress: Progress, event: Event) -> tuple[Progress, str]:
     """Return the progress after an event, and a line about it where it deserves one."""
     progress = replace(progress, time=max(progress.time, event.time))
-    if event.kind is EventKind.STEP:
-        return _stepped(progress, event)
-    if event.kind is EventKind.PHASE:
-        return _phase(progress, event), ""
-    if event.kind is EventKind.JOB_ENDED:
-        return replace(progress, ended=True), ""
-    if event.kind is EventKind.WORKER_EXITED:
-        return _exited_worker(progress, event)
-    if event.kind is EventKind.GENERATION_STARTED:
-        return _generation(progress), _line(event)
+    change = _CHANGES.get(event.kind)
+    if change is not None:
+        return change(progress, event)
     text = _line(event)
     return (_recovering(progress, event) if text and event.kind in _FAULTS else progress), text
+
+
+def _asked(progress: Progress, event: Event) -> tuple[Progress, str]:
+    return replace(progress, tokens_per_s=number(event, "tokens_per_s"), requests=event.data.get("requests")), ""
 
 
 def _recovering(progress: Progress, event: Event) -> Progress:
@@ -100,9 +99,16 @@ def _stepped(progress: Progress, event: Event) -> tuple[Progress, str]:
 
 
 def _generation(progress: Progress) -> Progress:
-    if progress.steps is None:  # a program that reports no steps goes on as soon as it runs
+    if progress.steps is None and not progress.serves:  # a program that reports no steps goes on as soon as it runs
         return replace(progress, phase="running", fault_at=None)
     return progress if progress.fault_at is not None else replace(progress, phase="starting")
+
+
+def _serving(progress: Progress, event: Event) -> tuple[Progress, str]:
+    again = ""
+    if progress.fault_at is not None:
+        again = f" again, {show_duration(max(0.0, event.time - progress.fault_at))} after the fault"
+    return replace(progress, phase="serving", serves=True, fault_at=None), _line(event) + again
 
 
 def _phase(progress: Progress, event: Event) -> Progress:
@@ -145,6 +151,12 @@ def _waiting(data: Mapping[str, Any], _: Event) -> str:
     return f"waiting: {data.get('message') or reason_text(data.get('reason'))}"
 
 
+def _validation(data: Mapping[str, Any], event: Event) -> str:
+    accuracy = number(event, "accuracy")
+    more = "" if accuracy is None else f", accuracy {accuracy * 100:.1f} %"
+    return f"step {data.get('step')}: validation loss {number(event, 'loss') or float('nan'):.3f}{more}"
+
+
 _LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
     EventKind.WAITING: _waiting,
     EventKind.GENERATION_STARTED: _started,
@@ -160,18 +172,31 @@ _LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
     ),
     EventKind.CHECKPOINT_REFUSED: lambda data, _: f"a checkpoint was refused{_more(data)}",
     EventKind.CHECKPOINT_FAILED: lambda data, _: f"the checkpoint of step {data.get('step')} failed{_more(data)}",
-    EventKind.VALIDATION: lambda data, event: (
-        f"step {data.get('step')}: validation loss {number(event, 'loss') or float('nan'):.3f}"
-    ),
+    EventKind.VALIDATION: _validation,
+    EventKind.SERVING: lambda data, _: f"{data.get('model')} answers at {data.get('url')}/v1/completions",
+    EventKind.EXPORTED: lambda data, _: f"wrote the {data.get('what')} to {data.get('path')}",
     EventKind.AGENT_RESTARTED: lambda data, _: f"the agent on {data.get('node')} was restarted",
     EventKind.STOP_REQUESTED: lambda data, _: f"stopping, as {data.get('by') or 'someone'} asked",
     EventKind.ATTEMPT_ENDED: _ended,
 }
 
 
+_CHANGES: dict[EventKind, Callable[[Progress, Event], tuple[Progress, str]]] = {
+    EventKind.STEP: _stepped,
+    EventKind.PHASE: lambda progress, event: (_phase(progress, event), ""),
+    EventKind.TRAFFIC: _asked,
+    EventKind.SERVING: _serving,
+    EventKind.JOB_ENDED: lambda progress, _: (replace(progress, ended=True), ""),
+    EventKind.WORKER_EXITED: _exited_worker,
+    EventKind.GENERATION_STARTED: lambda progress, event: (_generation(progress), _line(event)),
+}
+
+
 def numbers_text(progress: Progress) -> str:
     """Return the numbers of the moment: ``loss 2.41, 34.1k tokens/s, MFU 41 %, 1m 12s left``."""
     parts = []
+    if progress.requests is not None:
+        parts.append(plural(progress.requests, "request"))
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.3f}")
     if progress.tokens_per_s is not None:

@@ -63,7 +63,7 @@ def _checked(states: Sequence[str]) -> Sequence[str]:
 
 def _row(job: Mapping[str, Any], now: float) -> Sequence[str]:
     started, ended = job.get("started_at"), job.get("ended_at")
-    why = "" if job["state"] in {"running", "succeeded"} else str(job.get("message") or job.get("reason") or "")
+    why = "" if job["state"] == "succeeded" else str(job.get("message") or job.get("reason") or "")
     return (
         str(job["id"]),
         str(job["name"]),

@@ -23,6 +23,7 @@ from mofang.domain.scenario import Scenario
 from mofang.errors import NotFoundError, UsageError
 from mofang.report.recoveries import failed_rank
 from mofang.report.words import asked_text
+from mofang.spec.material import check_material
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,8 @@ def launch(client: Client, args: argparse.Namespace) -> str | None:
     """Plan, ask, submit; return the job's id, or None where nothing was to be started."""
     file = load(args.job, args.set)
     scenario = replace(file.scenario, name=args.name) if args.name else file.scenario
-    secrets = read_secrets(scenario)  # before the plan: what cannot be read stops it here
+    check_material(scenario)  # before the plan: what cannot run stops it here
+    secrets = read_secrets(scenario)
     result = find_plans(client, file, _NUM_PLANS)
     _show(scenario, result)
     plans = require_plans(result)
@@ -103,7 +105,7 @@ def launch(client: Client, args: argparse.Namespace) -> str | None:
 def _show(scenario: Scenario, result: MatchResult) -> None:
     note(f"{scenario.name}: {asked_text(scenario)}")
     if result.plans:
-        print_plans(result.plans, stream=sys.stderr)
+        print_plans(result.plans, scenario, stream=sys.stderr)
     else:
         print_rejections(result, everything=False, stream=sys.stderr)
     sys.stderr.flush()

@@ -63,6 +63,8 @@ class PlainScreen:
 
 
 def _plain_text(progress: Progress) -> str:
+    if progress.phase == "serving":
+        return f"serving: {numbers_text(progress) or 'no request yet'}"
     if progress.phase not in {"train", "validate"}:
         part = f" {progress.done:g}/{progress.total:g}" if progress.done and progress.total else ""
         return f"{progress.phase}{part} ..."
@@ -103,7 +105,7 @@ class LiveScreen:
             description=clean(f"{progress.phase}{steps}"),
             total=progress.steps if training else progress.total or None,
             completed=progress.step if training else progress.done or 0,
-            numbers=numbers_text(progress) if training else "",
+            numbers=numbers_text(progress) if training or progress.phase == "serving" else "",
         )
 
     def close(self) -> None:

@@ -102,6 +102,7 @@ class Client:
         num_plans: int = 8,
         *,
         pools: Sequence[Pool] | None = None,
+        explain: bool = False,
     ) -> MatchResult:
         """Return ranked plans.
 
@@ -110,12 +111,14 @@ class Client:
             hardware: described devices (``H100:8..64``); None plans for the fleet.
             num_plans: how many plans at most.
             pools: all hardware, from a fleet file; ``hardware`` is then left out.
+            explain: also vary the best plan's hardware and strategy (``MatchResult.sensitivities``).
         """
         from mofang.domain.plan import MatchResult  # noqa: PLC0415 - domain values cost pydantic
 
         requests = None if hardware is None else [str(request) for request in hardware]
         given = None if pools is None else [_data(pool) for pool in pools]
         parameters = {"scenario": _data(scenario), "hardware": requests, "num_plans": num_plans, "pools": given}
+        parameters |= {"explain": True} if explain else {}
         return _decoded(MatchResult, self._call("plan", **parameters))
 
     def submit(

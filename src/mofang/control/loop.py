@@ -243,7 +243,7 @@ class Loop:
             outcome.reason,
             outcome.message,
             stopping=keeper.stopping,
-            progressed=(keeper.reader.step or 0) > (entry.step or 0),
+            progressed=keeper.reader.served or (keeper.reader.step or 0) > (entry.step or 0),
             retries=entry.retries,
         )
         ending = attempts.Ending(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,19 +32,23 @@ def make_plans(
     home: Path,
     *,
     pools: Sequence[Pool] | None = None,
+    explain: bool = False,
 ) -> MatchResult:
-    """Rank plans for these pools, else for described hardware, else for the fleet.
+    """Rank plans for these pools, else for described hardware, else for the fleet; ``explain``: vary the best one too.
 
     Raises:
         CatalogError: the hardware is not in the catalogue, or a row of the user's catalogue is wrong.
     """
     from mofang.catalog.knowledge import Catalog  # noqa: PLC0415 - matching and its tables only where a plan is asked for
-    from mofang.matching import match  # noqa: PLC0415
+    from mofang.matching import match, sensitivities  # noqa: PLC0415
 
     catalog = Catalog.load(home / "catalog")
     if pools is None:
         pools = fleet_pools(fleet.nodes, catalog) if hardware is None else described_pools(hardware, catalog)
-    return match(scenario, pools, num_plans=num_plans)
+    result = match(scenario, pools, num_plans=num_plans)
+    if not explain or not result.plans:
+        return result
+    return replace(result, sensitivities=sensitivities(scenario, pools, result.plans[0]))
 
 
 def render_plan(

@@ -88,15 +88,23 @@ class Service:
         hardware: list[str] | None = None,
         num_plans: int = 8,
         pools: list[dict[str, Any]] | None = None,
+        explain: bool = False,
     ) -> Any:
-        """Rank plans."""
+        """Rank plans, and say what would change the best one where that is asked for."""
         wanted = _parsed(Scenario, scenario, "scenario")
         requests = None if hardware is None else [parse_request(text) for text in hardware]
         given = None if pools is None else [_parsed(Pool, pool, "pools") for pool in pools]
         if requests is None and given is None:
             await self._fleet_known()
         result = await asyncio.to_thread(
-            make_plans, wanted, requests, max(1, num_plans), self._loop.fleet, self._home, pools=given
+            make_plans,
+            wanted,
+            requests,
+            max(1, num_plans),
+            self._loop.fleet,
+            self._home,
+            pools=given,
+            explain=explain,
         )
         return to_data(result)
 

@@ -39,6 +39,7 @@ class SpoolReader:
     offsets: dict[str, int] = field(default_factory=dict)
     outcome: Outcome | None = None
     step: int | None = None
+    served: bool = False  # whether a service began to answer
 
     def ingest(self) -> int:
         """Store every complete line that is new; return how many events those were."""
@@ -80,10 +81,13 @@ class SpoolReader:
                 yield name, path
 
     def _store(self, found: list[Event], offsets: dict[str, int]) -> None:
-        progress: dict[str, float | int] = {}
+        progress: dict[str, float | int | str] = {}
         for event in found:
             if event.kind is EventKind.STEP and event.source == _FIRST_WORKER:
                 progress |= _progress(event)
+            elif event.kind is EventKind.SERVING and event.source == _FIRST_WORKER:
+                self.served = True
+                progress["message"] = f"answers at {event.data.get('url')}"
         rows = [
             (
                 event.attempt,

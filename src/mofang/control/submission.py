@@ -18,6 +18,7 @@ from mofang.domain.job import Job
 from mofang.domain.plan import Plan
 from mofang.domain.scenario import Scenario
 from mofang.errors import InfeasibleError, MofangError, StoreError, UsageError
+from mofang.spec.material import check_material
 from mofang.store import jobs
 from mofang.store.jobs import Accepted, NewJob, Submission
 from mofang.store.store import Store
@@ -191,6 +192,7 @@ def _check(found: _Request) -> None:
         raise UsageError(
             "a plan for hardware that is only described cannot run", hint="plan for the fleet: leave --hardware out"
         )
+    check_material(found.scenario)
     missing = [secret.name for secret in found.scenario.environment.secrets if secret.name not in found.secrets]
     if missing:
         raise UsageError(f"no value came with the secret {missing[0]}", hint="the client sends the values of secrets")

@@ -33,7 +33,8 @@ class Evidence:
 class Estimate:
     """A prediction. Seconds, bytes, joules; ``tokens_per_s`` is for the whole job; ``mfu`` is a fraction of peak.
 
-    ``time`` splits ``step_time_s`` (compute, attention, memory, optimizer, communication, overhead), ``memory`` splits
+    ``time`` splits ``step_time_s`` (compute, attention, memory, recompute, the exposed communication of each kind of
+    parallelism, waiting in the pipeline, optimizer, overhead: ``matching.schedule.PARTS``), ``memory`` splits
     ``memory_bytes`` of the fullest device or, for cores, of one worker.
     """
 

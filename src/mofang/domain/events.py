@@ -30,7 +30,7 @@ class EventKind(StrEnum):
     # a worker (source "r0000")
     PHASE = "phase"  # name (data, build, load, train, validate, sample, export), done, total, detail
     STEP = "step"  # step, loss, lr, grad_norm, step_time_s, tokens_per_s, mfu, memory_bytes
-    VALIDATION = "validation"  # step, loss
+    VALIDATION = "validation"  # step, loss, and what else the recipe measures (accuracy)
     CHECKPOINT_SAVED = "checkpoint-saved"  # step, bytes, seconds
     CHECKPOINT_LOADED = "checkpoint-loaded"  # step, seconds, path
     CHECKPOINT_REFUSED = "checkpoint-refused"  # path, message
@@ -38,9 +38,9 @@ class EventKind(StrEnum):
     FAULT_INJECTED = "fault-injected"  # step, rank, what
     SAMPLE = "sample"  # text
     SERVING = "serving"  # url, model: the service answers there from now on
-    TRAFFIC = "traffic"  # requests, failed, running, waiting, input_tokens, output_tokens, tokens_per_s, ttft_s, tpot_s
+    TRAFFIC = "traffic"  # requests, failed, running, input_tokens, output_tokens, busy_s, tokens_per_s, ttft_s, tpot_s
     EXPORTED = "exported"  # path, what (adapter, model), bytes
-    RESULT = "result"  # steps, loss, validation_loss, seconds, tokens, params
+    RESULT = "result"  # steps, loss, validation_loss, seconds, tokens, params; a service: requests, seconds, tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from mofang.domain.reasons import Rejection
 from mofang.domain.strategy import Parallelism, Strategy
 from mofang.errors import SpecError
 
-__all__ = ["MatchResult", "Part", "Placement", "Plan", "Role", "Service"]
+__all__ = ["MatchResult", "Part", "Placement", "Plan", "Role", "Sensitivity", "Service"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What the best plan would gain in speed if one thing were different: 0.09 is 9 % more, -1 that nothing fits."""
+
+    what: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MatchResult:
-    """Feasible plans, best first, and why the others are not among them."""
+    """Feasible plans, best first, and why the others are not among them.
+
+    ``front`` is the Pareto front over time, cost and energy, fastest first (the plans of other goals are on it);
+    ``estimated`` is how many of the candidates were estimated in full: the others do not fit, or cannot be among the
+    best. ``sensitivities`` are of the first plan, and there only where they were asked for.
+    """
 
     plans: tuple[Plan, ...]
     rejections: tuple[Rejection, ...] = ()
     candidates: int = 0  # how many were looked at
+    front: tuple[Plan, ...] = ()
+    estimated: int = 0
+    sensitivities: tuple[Sensitivity, ...] = ()

@@ -9,10 +9,11 @@ from enum import StrEnum
 from mofang.domain.hardware import Precision
 from mofang.domain.model import Attention, ModelArchitecture
 from mofang.domain.scenario import Classify, Finetune, Pretrain
-from mofang.domain.strategy import Method, Offload, Strategy
+from mofang.domain.strategy import Method, Offload, Recompute, Sharding, Strategy
 from mofang.errors import SpecError
 
 __all__ = [
+    "ClassifyConfig",
     "DeviceKind",
     "FinetuneConfig",
     "GptConfig",
@@ -152,6 +153,26 @@ class FinetuneConfig(TrainingConfig):
     def adapted(self) -> bool:
         """Whether only adapters are trained."""
         return self.strategy.method is Method.LORA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyConfig(TrainingConfig):
+    """Training of an image classifier, whose result goes into the folder ``output``.
+
+    ``step_flops`` is FLOP of one optimiser step of the whole job, as the plan's MFU counts them; 0: unknown.
+    """
+
+    task: Classify
+    output: str
+    step_flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        _check_strategy(self.strategy, "classify", (Precision.FP32, Precision.BF16))
+        if self.strategy.sharding not in {Sharding.NONE, Sharding.DDP} or self.strategy.recompute is not Recompute.NONE:
+            raise SpecError("the classify recipe keeps all weights on every device", hint="use ddp without recompute")
+        if not self.task.data.path:
+            raise SpecError("there is nothing to train on: data.images is missing", hint="write data: {images: folder}")
 
 
 def _check_method(method: Method) -> None:

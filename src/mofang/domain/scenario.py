@@ -16,6 +16,7 @@ from mofang.units import DeviceRequest
 
 __all__ = [
     "Adapter",
+    "Augmentation",
     "Classify",
     "Command",
     "Environment",
@@ -145,6 +146,7 @@ class TextData:
     tokenizer: str = "bytes"  # or the absolute path of a tokenizer.json
     validation_fraction: float = 0.02
     size_bytes: int | None = None  # as seen when the job was planned
+    tokens: int | None = None  # as counted then, where the text was small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +294,18 @@ class VisionModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """How images are changed at random each time they are trained on (arXiv:1512.03385, section 4.2).
+
+    They are moved by up to ``shift`` pixels each way, their edges repeated, and mirrored left to right half of the
+    time where ``flip`` is set.
+    """
+
+    shift: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Classify:
     """Train an image classifier from scratch. One of ``steps``, ``epochs`` and ``duration_s`` is set."""
 
@@ -309,6 +323,7 @@ class Classify:
     validate_every: int = 50
     log_every: int = 1
     seed: int = 0
+    augmentation: Augmentation = Augmentation()
     kind: Literal["classify"] = "classify"
 
 

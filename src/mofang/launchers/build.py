@@ -9,11 +9,14 @@ from mofang.domain.hardware import Node
 from mofang.domain.job import Attempt, Job, NodeDevices
 from mofang.domain.launch import LaunchSpec, NodeLaunch
 from mofang.domain.plan import Plan
-from mofang.domain.scenario import Command, Environment, Pretrain, WorkdirMode
+from mofang.domain.scenario import Classify, Command, Environment, Finetune, Pretrain, Serve, WorkdirMode
 from mofang.errors import BackendError
+from mofang.launchers.classify import classify_program
 from mofang.launchers.command import command_program
+from mofang.launchers.finetune import finetune_program
 from mofang.launchers.gpt import gpt_program
 from mofang.launchers.program import Program
+from mofang.launchers.serving import serving_program
 
 __all__ = ["launch_spec"]
 
@@ -65,12 +68,24 @@ def launch_spec(
 
 
 def _program(job: Job, plan: Plan, attempt: Attempt, run_dir: Path) -> Program:
-    task = job.scenario.task
-    if isinstance(task, Command):
-        return command_program(task)
-    if not isinstance(task, Pretrain):
-        raise BackendError(f"there is no recipe for {task.kind} scenarios yet")
-    return gpt_program(task, plan, run_dir / f"attempt-{attempt.number:04d}")
+    task, attempt_dir = job.scenario.task, run_dir / f"attempt-{attempt.number:04d}"
+    framework = plan.strategy.framework
+    match task:
+        case Command():
+            return command_program(task)
+        case Pretrain() if framework == "gpt":
+            return gpt_program(task, plan, attempt_dir)
+        case Finetune() if framework == "finetune":
+            return finetune_program(task, plan, attempt_dir)
+        case Classify():
+            return classify_program(task, plan, attempt_dir)
+        case Serve() if framework == "serving":
+            return serving_program(task, plan, attempt_dir)
+        case _:
+            raise BackendError(
+                f"no recipe of Mofang runs a {task.kind} scenario with {framework}",
+                hint="choose a plan of another framework, or fix it: strategy: {framework: ...}",
+            )
 
 
 def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan) -> NodeLaunch:

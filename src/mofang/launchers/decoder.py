@@ -10,8 +10,9 @@ from mofang.domain.plan import Plan
 from mofang.domain.scenario import Finetune, Pretrain
 from mofang.domain.strategy import Offload, Recompute, Sharding, Strategy
 from mofang.errors import SpecError
+from mofang.launchers.schedule import steps_of
 
-__all__ = ["batch_values", "data_path", "layout_values", "model_values", "schedule_values", "steps_of"]
+__all__ = ["batch_values", "data_path", "layout_values", "model_values", "schedule_values"]
 
 
 def model_values(model: ModelArchitecture) -> dict[str, Any]:
@@ -138,17 +139,6 @@ def schedule_values(task: Pretrain | Finetune, plan: Plan) -> dict[str, Any]:
         "clip": rates.clip_norm,
         "seed": task.seed,
     }
-
-
-def steps_of(plan: Plan) -> int:
-    """Return the plan's steps.
-
-    Raises:
-        SpecError: the plan does not say how many.
-    """
-    if plan.steps is None:
-        raise SpecError("a plan for training must say how many steps to take")
-    return plan.steps
 
 
 def data_path(task: Pretrain | Finetune, framework: str) -> str:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mofang.domain.codec import encode
-from mofang.domain.hardware import CPU
 from mofang.domain.plan import Plan
-from mofang.domain.recipe import DeviceKind, GptConfig
-from mofang.domain.scenario import Finetune, Pretrain
-from mofang.errors import SpecError
+from mofang.domain.recipe import GptConfig
+from mofang.domain.scenario import Pretrain
 from mofang.launchers.program import Program
+from mofang.launchers.recipe import device_kind, recipe_program
+from mofang.launchers.schedule import checkpoint_interval, steps_of
 
-__all__ = ["checkpoint_interval", "gpt_program"]
-
-_UNKNOWN_INTERVAL = 50  # steps between checkpoints where no step time is predicted
+__all__ = ["gpt_program"]
 
 
 def gpt_program(task: Pretrain, plan: Plan, attempt_dir: Path) -> Program:
@@ -25,31 +21,11 @@ def gpt_program(task: Pretrain, plan: Plan, attempt_dir: Path) -> Program:
     Raises:
         SpecError: the plan asks for what the recipe cannot do.
     """
-    if plan.steps is None:
-        raise SpecError("a plan for pre-training must say how many steps to take")
-    on_cores = plan.placement.accelerator == CPU
     config = GptConfig(
         task=replace(task, checkpoint_every_steps=checkpoint_interval(task, plan)),
         strategy=plan.strategy,
-        steps=plan.steps,
+        steps=steps_of(plan),
         peak_flops=plan.estimate.peak_flops if plan.estimate else 0.0,
-        device=DeviceKind.CPU if on_cores else DeviceKind.CUDA,
+        device=device_kind(plan),
     )
-    threads = str(plan.strategy.threads)
-    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    if not on_cores:
-        env["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # less fragmentation: larger batches fit
-    return Program(
-        argv=(sys.executable, "-m", "mofang.recipes.gpt", "--config", str(attempt_dir / "recipe.json")),
-        env=env,
-        files={"recipe.json": encode(config)},
-    )
-
-
-def checkpoint_interval(task: Pretrain | Finetune, plan: Plan) -> int:
-    """Return the steps between checkpoints: as asked, or those that take ``checkpoint_every_s`` by the prediction."""
-    if task.checkpoint_every_steps is not None:
-        return task.checkpoint_every_steps
-    if plan.estimate is None or plan.estimate.step_time_s <= 0:
-        return _UNKNOWN_INTERVAL
-    return max(1, round(task.checkpoint_every_s / plan.estimate.step_time_s))
+    return recipe_program("gpt", config, plan, attempt_dir)

@@ -18,8 +18,8 @@ from mofang.launchers.decoder import (
     schedule_values,
 )
 from mofang.launchers.flagtable import FlagTable, flag_table
-from mofang.launchers.gpt import checkpoint_interval
 from mofang.launchers.program import Program
+from mofang.launchers.schedule import checkpoint_interval
 
 __all__ = ["megatron_program", "prepared_data", "run_values"]
 

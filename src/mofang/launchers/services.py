@@ -95,6 +95,8 @@ def _vllm(task: Serve, plan: Plan, service: Service, attempt_dir: Path, role: Ro
         "kv_transfer": json.dumps({"kv_connector": "NixlConnector", "kv_role": transfer[role]}) if role else None,
         "seed": task.seed,
     }
+    if service.attention_dp:  # attention as so many copies, whose experts are spread over all of them
+        values |= {"dp": values["dp"] * values["tp"], "tp": 1, "expert_parallel": True}
     return Program(argv=(*table.program, task.model_path or "", *table.words(values)), one_per_node=True)
 
 
@@ -125,8 +127,7 @@ def _tensorrt(task: Serve, plan: Plan, service: Service, attempt_dir: Path, role
     if role is not None:
         raise SpecError("trtllm-serve is not started as prefill or decode alone", hint="use vllm or sglang")
     common = _common(task, plan, service, role)
-    if common.pop("dp") > 1:
-        raise SpecError("trtllm-serve starts one replica", hint="plan one replica a node, or use vllm or sglang")
+    copies = common.pop("dp")  # trtllm-serve starts one replica
     options = {
         "enable_attention_dp": service.attention_dp,
         "kv_cache_config": {"dtype": "fp8" if service.kv_precision is Precision.FP8 else "auto"},
@@ -142,4 +143,5 @@ def _tensorrt(task: Serve, plan: Plan, service: Service, attempt_dir: Path, role
         argv=(*table.program, task.model_path or "", *table.words(values)),
         files={name: json.dumps(options, indent=2)},  # JSON is YAML
         one_per_node=True,
+        copies=copies,
     )

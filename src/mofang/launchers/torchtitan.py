@@ -12,10 +12,10 @@ from mofang.domain.plan import Plan
 from mofang.domain.scenario import Pretrain
 from mofang.domain.strategy import Recompute
 from mofang.errors import SpecError
-from mofang.launchers.decoder import data_path, steps_of
+from mofang.launchers.decoder import data_path
 from mofang.launchers.flagtable import flag_table
-from mofang.launchers.gpt import checkpoint_interval
 from mofang.launchers.program import Program
+from mofang.launchers.schedule import checkpoint_interval, steps_of
 
 __all__ = ["torchtitan_program"]
 

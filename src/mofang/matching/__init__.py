@@ -8,5 +8,6 @@ It is pure: the same scenario and pools give the same result, and nothing is rea
 
 from mofang.matching.explain import estimate_rows, rejection_row
 from mofang.matching.search import match
+from mofang.matching.sensitivities import sensitivities
 
-__all__ = ["estimate_rows", "match", "rejection_row"]
+__all__ = ["estimate_rows", "match", "rejection_row", "sensitivities"]

@@ -1,25 +1,36 @@
-"""One candidate, taken out of the columns and made a plan with its estimate."""
+"""A few candidates, taken out of the columns and made plans with their estimates."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofang.catalog.frameworks import Framework
 from mofang.domain.estimate import Estimate, Evidence, Interval
-from mofang.domain.hardware import Pool
+from mofang.domain.hardware import Pool, Precision
 from mofang.domain.plan import Placement, Plan
 from mofang.domain.scenario import Goal, Scenario
-from mofang.domain.strategy import Parallelism, Strategy
+from mofang.domain.strategy import Method, Parallelism, Strategy
 from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
-from mofang.matching.coefficients import coefficients
+from mofang.matching.correction import interval, nearest_evidence
+from mofang.matching.curves import curves_of
+from mofang.matching.evaluation import Evaluated
+from mofang.matching.goodput import goodput_evidence, losses
 from mofang.matching.memory import host_bytes
-from mofang.matching.totals import Evaluated
 from mofang.matching.workers import is_measured
 
-__all__ = ["build_plan", "strategy_of"]
+__all__ = ["Known", "build_plans", "estimate_of", "known_of", "placement_of", "strategy_of"]
+
+Floats = NDArray[np.float64]
 
 
-def strategy_of(candidates: Candidates, row: int) -> Strategy:
+def strategy_of(candidates: Candidates, row: int, framework: Framework) -> Strategy:
     """Return the strategy of one row."""
     degrees = {name: int(getattr(candidates, name)[row]) for name in ("dp", "tp", "pp", "cp", "ep", "vpp")}
     return Strategy(
+        framework=framework.name,
         parallelism=Parallelism(**degrees),
         sharding=SHARDINGS[candidates.sharding[row]],
         precision=PRECISIONS[candidates.precision[row]],
@@ -33,68 +44,95 @@ def strategy_of(candidates: Candidates, row: int) -> Strategy:
     )
 
 
-def build_plan(scenario: Scenario, found: Evaluated, row: int) -> Plan:
-    """Return the plan of one row."""
-    candidates, pool = found.candidates, found.pool
-    one = candidates.where(slice(row, row + 1))
-    memory = host_bytes(found.task, pool, one, found.estimates.memory_bytes[[row]])[0]
-    return Plan(
-        strategy=strategy_of(candidates, row),
-        placement=Placement(
-            cluster=pool.cluster,
-            accelerator=pool.accelerator.name,
-            num_devices=int(candidates.devices[row]),
-            num_nodes=int(candidates.nodes[row]),
-            node_memory_bytes=int(max(memory, scenario.resources.memory_bytes or 0)),
-        ),
-        steps=int(found.totals.steps[row]),
-        estimate=_estimate(scenario, found, row),
+def build_plans(scenario: Scenario, found: Evaluated) -> list[Plan]:
+    """Return the plans of all rows; meant for few."""
+    known = known_of(found)
+    return [
+        Plan(
+            strategy=strategy_of(found.candidates, row, found.unit.framework),
+            placement=placement_of(scenario, found, row),
+            steps=int(found.totals.steps[row]),
+            estimate=estimate_of(scenario, found, row, known),
+        )
+        for row in range(len(found.candidates))
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What measurements say of some rows: the ends of their intervals as factors, and what was measured nearest.
+
+    That is asked of the first row: the others differ in layout only.
+    """
+
+    low: Floats
+    high: Floats
+    nearest: tuple[Evidence, ...]
+
+
+def known_of(found: Evaluated) -> Known:
+    """Return what measurements say of all rows."""
+    unit = found.unit
+    low, high = interval(unit.work, unit.pool, unit.framework, found.candidates)
+    first = found.candidates.where(slice(0, 1))
+    return Known(low=low, high=high, nearest=nearest_evidence(unit.work, unit.pool, unit.framework, first))
+
+
+def placement_of(scenario: Scenario, found: Evaluated, row: int) -> Placement:
+    """Return where one row runs."""
+    pool, one = found.pool, found.candidates.where(slice(row, row + 1))
+    memory = host_bytes(found.unit.memory_work, pool, one, found.memory_bytes[[row]])[0]
+    return Placement(
+        cluster=pool.cluster,
+        accelerator=pool.accelerator.name,
+        num_devices=int(one.devices[0]),
+        num_nodes=int(one.nodes[0]),
+        node_memory_bytes=int(max(memory, scenario.resources.memory_bytes or 0)),
     )
 
 
-def _estimate(scenario: Scenario, found: Evaluated, row: int) -> Estimate:
-    task, estimates, total = found.task, found.estimates, found.totals
-    step = float(estimates.step_time[row])
-    tokens = task.global_batch * task.sequence
+def estimate_of(scenario: Scenario, found: Evaluated, row: int, known: Known) -> Estimate:
+    """Return the estimate of one row."""
+    work, estimates, total = found.unit.work, found.estimates, found.totals
+    factor, step = float(found.factor[row]), float(total.step[row])
+    tokens = work.global_batch * work.sequence * work.useful
     peak = float(estimates.peak_flops[row])
-    low, high = coefficients().interval[_confidence(found.pool)]
     return Estimate(
         step_time_s=step,
-        step_time_90=Interval(low=step * low, high=step * high),
+        step_time_90=Interval(low=step * float(known.low[row]), high=step * float(known.high[row])),
         tokens_per_s=tokens / step,
-        mfu=task.model.train_flops_per_token(task.sequence) * tokens / step / peak,
-        memory_bytes=float(estimates.memory_bytes[row]),
+        mfu=work.model.train_flops_per_token(work.sequence) * tokens / step / peak,
+        memory_bytes=float(found.memory_bytes[row]),
         peak_flops=peak,
         total_time_s=float(total.seconds[row]),
-        time={part: float(seconds[row]) for part, seconds in estimates.time.items()},
-        memory={part: float(size[row]) for part, size in estimates.memory.items()},
+        time={part: factor * float(seconds[row]) for part, seconds in estimates.time.items()},
+        memory={part: float(size[row]) for part, size in found.memory.items()},
         energy_j=None if total.energy_j is None else float(total.energy_j[row]),
         cost=None if total.cost is None else float(total.cost[row]),
-        evidence=_evidence(scenario, found, row),
+        evidence=_evidence(scenario, found, row, known),
+        goodput=float(total.goodput[row]),
     )
 
 
-def _confidence(pool: Pool) -> str:
-    if is_measured(pool):
-        return "measured"
-    return "known" if not pool.is_cpu and coefficients().matmul_efficiency(pool.accelerator).known else "unknown"
-
-
-def _evidence(scenario: Scenario, evaluated: Evaluated, row: int) -> tuple[Evidence, ...]:
-    pool, total = evaluated.pool, evaluated.totals
-    found = [_speed_evidence(pool)]
-    if int(evaluated.candidates.dp[row]) > 1:
-        found.append(_link_evidence(pool, nodes=int(evaluated.candidates.nodes[row])))
+def _evidence(scenario: Scenario, found: Evaluated, row: int, known: Known) -> tuple[Evidence, ...]:
+    pool, total, one = found.pool, found.totals, found.candidates.where(slice(row, row + 1))
+    rows = [_speed_evidence(pool)]
+    if int(one.workers[0]) > 1:
+        rows.append(_link_evidence(pool, nodes=int(one.nodes[0])))
+    rows += known.nearest
+    rows += _lost_evidence(found, row, one)
+    rows += _quality_evidence(scenario, found, one)
     if total.energy_j is not None:
-        found.append(
+        rows.append(
             Evidence(
-                what="energy: the chips' rated power over the whole run; hosts, network and cooling are not counted",
+                what="energy: chips at idle power while they wait, at rated power while they compute; hosts, network "
+                "and cooling are not counted",
                 source=pool.accelerator.source or "catalogue",
             )
         )
     if total.cost is None and (scenario.limits.budget is not None or scenario.goal is Goal.COST):
-        found.append(Evidence(what="cost: unknown, no price is given, so no budget is checked", source="price list"))
-    return tuple(found)
+        rows.append(Evidence(what="cost: unknown, no price is given, so no budget is checked", source="price list"))
+    return tuple(rows)
 
 
 def _speed_evidence(pool: Pool) -> Evidence:
@@ -105,21 +143,69 @@ def _speed_evidence(pool: Pool) -> Evidence:
         )
     if pool.is_cpu:
         return Evidence(what="compute: assumed for a core nobody has probed", source="run `mofang doctor`")
-    known = coefficients().matmul_efficiency(pool.accelerator)
-    basis = "its family's published kernel timings" if known.known else "no timing of its family: a cautious default"
-    return Evidence(
-        what=f"compute: {known.large:.0%} of dense peak for large products ({basis})",
-        source=pool.accelerator.source or "catalogue",
-    )
+    return Evidence(what=f"compute: {curves_of(pool.accelerator).basis}", source=pool.accelerator.source or "catalogue")
 
 
 def _link_evidence(pool: Pool, *, nodes: int) -> Evidence:
     if pool.is_cpu and pool.rates is not None and pool.rates.collectives and nodes == 1:
         return Evidence(what="communication: collectives timed on the host", source=f"probe of host {pool.rates.host}")
-    kind = "cpu" if pool.is_cpu else "accelerator"
-    good, hidden = coefficients().link_efficiency, coefficients().overlap[kind]
     where = "between nodes" if nodes > 1 else "inside the node"
     return Evidence(
-        what=f"communication: alpha-beta over links {where}, {good:.0%} of their bandwidth, {hidden:.0%} overlapped",
+        what=f"communication: latency and bandwidth of the links {where}",
         source=f"links of the pool and {pool.accelerator.source or 'the catalogue'}",
     )
+
+
+def _lost_evidence(found: Evaluated, row: int, one: Candidates) -> list[Evidence]:
+    total = found.totals
+    lost = losses(
+        found.unit.work,
+        found.pool,
+        devices=one.devices,
+        nodes=one.nodes,
+        step=total.step[[row]],
+        run=total.seconds[[row]] * total.goodput[[row]],
+    )
+    evidence = goodput_evidence(found.pool, lost, int(one.devices[0]), float(total.seconds[row]))
+    return [] if evidence is None else [evidence]
+
+
+_METHODS = {
+    Method.FULL: "all weights are trained",
+    Method.LORA: "low-rank adapters are trained: less capacity to learn than training all weights",
+    Method.QLORA: "low-rank adapters over weights kept in 4 bits: as LoRA, and the weights are rounded",
+}
+_METHOD_SOURCES = {
+    Method.FULL: "arXiv:2405.09673 compares both",
+    Method.LORA: "arXiv:2106.09685; arXiv:2405.09673 compares it with full fine-tuning",
+    Method.QLORA: "arXiv:2305.14314",
+}
+
+
+def _quality_evidence(scenario: Scenario, found: Evaluated, one: Candidates) -> list[Evidence]:
+    """Say what differs in the result, where the choice was not the user's: ranks compare time, cost and energy only."""
+    work, rows = found.unit.work, []
+    method = METHODS[one.method[0]]
+    if len(work.methods) > 1:
+        rows.append(
+            Evidence(
+                what=f"method {method.value}: {_METHODS[method]}; the ranking does not weigh quality",
+                source=_METHOD_SOURCES[method],
+            )
+        )
+    if PRECISIONS[one.precision[0]] is Precision.FP8 and work.strategy.precision is None:
+        rows.append(
+            Evidence(
+                what="precision fp8: products are rounded more than in bf16, which training has to tolerate; ask for "
+                "precision bf16 to rule it out",
+                source="arXiv:2209.05433; arXiv:2412.19437 section 3.3 trains a large model so",
+            )
+        )
+    if work.useful < 1.0:
+        rows.append(
+            Evidence(
+                what=f"lengths: {work.useful:.0%} of the tokens computed are data, the rest is padding",
+                source="the distribution of lengths in the scenario; best-fit packing as arXiv:2404.10830",
+            )
+        )
+    return rows

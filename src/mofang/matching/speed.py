@@ -1,4 +1,4 @@
-"""Seconds of operators on one worker: a roofline from data sheets, or one bent to what was measured on the host.
+"""Seconds of operators on processor cores: a plain roofline, or one bent to what was measured on the host.
 
 Both are t = max(FLOP / rate, bytes / bandwidth) + launches (the roofline, doi:10.1145/1498765.1498785). Where the host
 was probed, each operator's own measurements say by how much that is off at sizes near the one asked for.
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from mofang.domain.hardware import Precision
 from mofang.domain.rates import HostRates, Operator, OperatorRate, Phase
-from mofang.matching.coefficients import coefficients
 from mofang.matching.operators import dimensions, work
 
-__all__ = ["DescribedSpeed", "MeasuredSpeed", "Speed", "measured_speed"]
+__all__ = ["CoreSpeed", "MeasuredSpeed", "Speed", "measured_speed"]
 
 Floats = NDArray[np.float64]
 Key = tuple[Operator, Phase]
@@ -33,35 +32,19 @@ class Speed(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DescribedSpeed:
-    """A worker known from its data sheet alone.
-
-    ``flops`` is the dense peak in the plan's precision, ``large`` the fraction of it that large products reach,
-    ``half_rows`` the number of rows at which half of that is reached.
-    """
+class CoreSpeed:
+    """Processor cores that nobody probed: a roofline at a constant part of the peak."""
 
     flops: float
-    bandwidth: float  # bytes/s, what kernels reach
+    bandwidth: float
     element: float
-    large: float
-    half_rows: float
     dispatch_s: float
-    fused: bool = False
 
     def seconds(self, operator: Operator, phase: Phase, shapes: Floats) -> Floats:
         """Return the roofline's seconds; a kernel takes at least as long as its launch."""
-        done = work(operator, phase, shapes, self.element, fused=self.fused)
-        rate = self.flops * self._efficiency(operator, phase, shapes)
-        busy = np.maximum(done.flops / rate, done.bytes / self.bandwidth)
+        done = work(operator, phase, shapes, self.element)
+        busy = np.maximum(done.flops / self.flops, done.bytes / self.bandwidth)
         return np.maximum(busy, done.kernels * self.dispatch_s)
-
-    def _efficiency(self, operator: Operator, phase: Phase, shapes: Floats) -> Floats:
-        if operator is Operator.ATTENTION:
-            known = coefficients().attention
-            return np.full(len(shapes), known["backward" if phase is Phase.BACKWARD else "forward"])
-        rows = shapes.min(axis=1)
-        efficiency: Floats = self.large * rows / (rows + self.half_rows)
-        return efficiency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

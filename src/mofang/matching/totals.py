@@ -11,10 +11,10 @@ from mofang.domain.hardware import Pool
 from mofang.matching.candidates import Candidates
 from mofang.matching.coefficients import coefficients
 from mofang.matching.estimate import Estimates
-from mofang.matching.options import Option
+from mofang.matching.goodput import losses, operations
 from mofang.matching.work import Work
 
-__all__ = ["Evaluated", "Totals", "device_limit", "node_limit", "totals"]
+__all__ = ["Totals", "device_limit", "device_power", "node_limit", "totals"]
 
 Floats = NDArray[np.float64]
 
@@ -23,57 +23,71 @@ Floats = NDArray[np.float64]
 class Totals:
     """One row a candidate. ``cost`` and ``energy_j`` are None where nothing is known to count them by.
 
-    ``pace`` orders by time: the seconds of the whole run, or those of one step, everything shared out, where the
-    run has a fixed duration and its steps follow from that.
+    ``step`` is the corrected step time. ``pace`` orders by time: the seconds of the whole run, or those of one step,
+    everything shared out, where the run has a fixed duration and its steps follow from that. ``goodput`` is the part of
+    ``seconds`` that is not lost to faults, checkpoints and waiting for data.
     """
 
+    step: Floats
     steps: NDArray[np.int64]
     seconds: Floats
     pace: Floats
     device_seconds: Floats
     cost: Floats | None
     energy_j: Floats | None
+    goodput: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """One option's candidates with everything that was computed of them; one row a candidate."""
+def totals(work: Work, pool: Pool, candidates: Candidates, estimates: Estimates, factor: Floats | float) -> Totals:
+    """Return the run's totals: its steps, their validation passes, compiling once, and what is lost on the way.
 
-    task: Work
-    option: Option
-    candidates: Candidates
-    estimates: Estimates
-    totals: Totals
-
-    @property
-    def pool(self) -> Pool:
-        """The option's pool."""
-        return self.option.pool
-
-
-def totals(task: Work, pool: Pool, candidates: Candidates, estimates: Estimates) -> Totals:
-    """Return the run's totals: its steps, their validation passes, and compiling once."""
-    step = estimates.step_time
-    forward = estimates.validation_s * candidates.accumulation
-    validation = task.validation_batches * forward if task.validate_every else np.zeros_like(step)
-    each = step + validation / max(1, task.validate_every)
-    compiling = candidates.compile * coefficients().compile_s
-    if task.steps is None:
-        steps = np.maximum(1, ((task.duration_s or 0.0) - compiling) / each).astype(np.int64)
+    ``factor`` corrects the step time (1: as estimated).
+    """
+    step = estimates.step_time * factor
+    devices = candidates.devices.astype(np.float64)
+    each, compiling = step, candidates.compile * coefficients().compile_s
+    validation = np.zeros_like(step)
+    if work.validate_every:
+        forward = estimates.validation_s * factor
+        validation = work.validation_batches * forward * candidates.accumulation
+        each = step + validation / work.validate_every
+    count, nodes = candidates.devices, candidates.nodes
+    if work.steps is None:
+        time = np.full_like(step, work.duration_s or 0.0)
+        lost = losses(work, pool, devices=count, nodes=nodes, step=step, run=time).seconds
+        steps = np.maximum(1, (time - lost - compiling) / each).astype(np.int64)
     else:
-        steps = np.full(len(candidates), task.steps, dtype=np.int64)
-    passes = steps // max(1, task.validate_every)
-    seconds: Floats = steps * step + passes * validation + compiling
-    price, power = pool.price_per_device_hour, pool.accelerator.tdp_w
-    device_seconds: Floats = seconds * candidates.devices.astype(np.float64)
+        steps = np.full(len(step), work.steps, dtype=np.int64)
+    run = steps * step + compiling
+    if work.validate_every:
+        run = run + steps // work.validate_every * validation
+    seconds = run + losses(work, pool, devices=count, nodes=nodes, step=step, run=run).seconds
+    price = pool.price_per_device_hour
+    device_seconds = seconds * devices
     return Totals(
+        step=step,
         steps=steps,
         seconds=seconds,
-        pace=seconds if task.steps is not None else seconds / steps,
+        pace=seconds if work.steps is not None else seconds / steps,
         device_seconds=device_seconds,
-        cost=None if price is None else device_seconds * price / 3600.0,
-        energy_j=None if power is None or pool.is_cpu else device_seconds * power,
+        cost=None if price is None else device_seconds * (price / 3600.0),
+        energy_j=_energy(pool, estimates, device_seconds, devices * steps * factor),
+        goodput=run / seconds,
     )
+
+
+def _energy(pool: Pool, estimates: Estimates, device_seconds: Floats, device_steps: Floats) -> Floats | None:
+    power = device_power(pool)
+    if power is None:
+        return None
+    idle, rated = power
+    return idle * device_seconds + (rated - idle) * estimates.busy_s * device_steps
+
+
+def device_power(pool: Pool) -> tuple[float, float] | None:
+    """Return the watts of one idle device and of one that computes; None where they are unknown."""
+    rated = pool.accelerator.tdp_w
+    return None if rated is None or pool.is_cpu else (rated * operations().idle_power, rated)
 
 
 def device_limit(pool: Pool) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mofang.domain.hardware import Pool, Precision
+from mofang.domain.hardware import Accelerator, Pool, Precision
 from mofang.domain.rates import HostRates, Operator, OperatorRate, Phase
 from mofang.matching.coefficients import coefficients
-from mofang.matching.speed import DescribedSpeed, Speed, measured_speed
+from mofang.matching.curves import curves_of
+from mofang.matching.described import DescribedSpeed
+from mofang.matching.speed import CoreSpeed, Speed, measured_speed
 
 __all__ = ["is_measured", "measured_device", "peak_flops", "speed_of", "supports"]
 
@@ -32,39 +34,53 @@ def supports(pool: Pool, precision: Precision) -> bool:
     return precision in pool.accelerator.peak_flops
 
 
-def speed_of(pool: Pool, precision: Precision, *, workers: int, threads: int, fused: bool) -> Speed:
+def speed_of(
+    pool: Pool,
+    precision: Precision,
+    *,
+    workers: int,
+    threads: int,
+    fused: bool,
+    fused_attention: bool = True,
+    slower_attention: float = 1.0,
+) -> Speed:
     """Return the speed of each of ``workers`` workers on a node; where devices are cores each has ``threads``."""
     device = measured_device(pool)
     if pool.rates is not None and device is not None:
         found = measured_speed(pool.rates, device=device, precision=precision, workers=workers, threads=threads)
         if found is not None:
             return found
-    return _described_core(pool, precision, threads) if pool.is_cpu else _described(pool, precision, fused=fused)
-
-
-def _described(pool: Pool, precision: Precision, *, fused: bool) -> DescribedSpeed:
-    known = coefficients()
-    efficiency = known.matmul_efficiency(pool.accelerator)
+    if pool.is_cpu:
+        return _unprobed(pool, precision, threads)
+    curves = curves_of(pool.accelerator)
     return DescribedSpeed(
-        flops=peak_flops(pool, precision),
-        bandwidth=pool.accelerator.memory_bandwidth * known.memory_bandwidth,
-        element=precision.bytes,
-        large=efficiency.large,
-        half_rows=efficiency.half_rows,
-        dispatch_s=known.dispatch_s["compiled" if fused else "eager"],
+        curves=curves,
+        precision=precision,
+        dispatch_s=coefficients().dispatch_s["compiled" if fused else "eager"],
         fused=fused,
+        fused_attention=fused_attention,
+        slower_attention=slower_attention,
+        sustained=coefficients().sustained * (1.0 if curves.known["matmul"] else _powered(pool.accelerator)),
     )
 
 
-def _described_core(pool: Pool, precision: Precision, threads: int) -> DescribedSpeed:
+def _powered(chip: Accelerator) -> float:
+    """Return the part of its relatives' rate that a chip's power lets it hold."""
+    known, peak = coefficients().power, chip.peak_flops.get(Precision.BF16)
+    usual = known.get(chip.architecture.casefold())
+    if usual is None or not peak or not chip.tdp_w:
+        return 1.0
+    part: float = min(1.0, chip.tdp_w / (peak / 1e12) / usual) ** known["exponent"]
+    return part
+
+
+def _unprobed(pool: Pool, precision: Precision, threads: int) -> CoreSpeed:
     core = coefficients().unprobed_core
     per_core = pool.accelerator.memory_bandwidth or core["bandwidth"]
-    return DescribedSpeed(
-        flops=peak_flops(pool, precision) * threads,
+    return CoreSpeed(
+        flops=peak_flops(pool, precision) * threads * core["efficiency"],
         bandwidth=per_core * threads,
         element=precision.bytes,
-        large=core["efficiency"],
-        half_rows=0.0,
         dispatch_s=coefficients().dispatch_s["eager"],
     )
 

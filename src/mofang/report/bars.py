@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mofang.report.comparisons import Comparison
 from mofang.report.curves import legend_above, new_figure, time_axis
 from mofang.report.recoveries import Recovery
-from mofang.report.summary import Comparison, Summary
+from mofang.report.summary import Summary
 from mofang.report.theme import Theme
 from mofang.report.timeline import Activity
 from mofang.report.words import difference, quantity

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from mofang.report.comparisons import Comparison
 from mofang.report.steps import StepPoint
-from mofang.report.summary import Comparison, Summary
+from mofang.report.summary import Summary
 from mofang.report.theme import Theme
 from mofang.report.words import quantity
 
@@ -124,9 +125,16 @@ def _mark_faults_by_step(axes: Axes, summary: Summary, theme: Theme) -> None:
 
 
 def draw_throughput(summary: Summary, theme: Theme) -> Figure:
-    """Draw tokens per second over time, beside the prediction and its interval."""
+    """Draw tokens or images per second over time, beside the prediction and its interval."""
+    what = "tokens" if summary.image_tokens is None else "images"
     return _over_time(
-        summary, theme, field="tokens_per_s", name="throughput", unit="tokens/s", label="tokens per second"
+        summary,
+        theme,
+        field="tokens_per_s",
+        name="throughput",
+        unit=f"{what}/s",
+        label=f"{what} per second",
+        divisor=summary.image_tokens or 1,
     )
 
 
@@ -137,7 +145,9 @@ def draw_memory(summary: Summary, theme: Theme) -> Figure:
     )
 
 
-def _over_time(summary: Summary, theme: Theme, *, field: str, name: str, unit: str, label: str) -> Figure:
+def _over_time(
+    summary: Summary, theme: Theme, *, field: str, name: str, unit: str, label: str, divisor: int = 1
+) -> Figure:
     from matplotlib.ticker import FuncFormatter  # noqa: PLC0415 - heavy, and only drawing needs it
 
     figure = new_figure(3.3)
@@ -147,7 +157,7 @@ def _over_time(summary: Summary, theme: Theme, *, field: str, name: str, unit: s
         _draw_noisy(
             axes,
             [point.time - summary.start for point in points],
-            [getattr(point, field) for point in points],
+            [getattr(point, field) / divisor for point in points],
             theme,
             name="measured" if index == 0 else None,
         )

@@ -10,17 +10,9 @@ from html import escape
 
 from mofang.clock import utc_text
 from mofang.domain.job import Job, JobState
+from mofang.report.layouts import batch_text, hardware_text, layout_text
 from mofang.report.summary import Summary
-from mofang.report.words import (
-    asked_text,
-    batch_text,
-    difference,
-    hardware_text,
-    layout_text,
-    plural,
-    quantity,
-    reason_text,
-)
+from mofang.report.words import asked_text, difference, plural, quantity, reason_text
 from mofang.units import show_count, show_duration
 
 __all__ = ["Picture", "page"]
@@ -105,13 +97,20 @@ def _figures(summary: Summary) -> str:
         "steps": f"{summary.curve[-1].step:,}" if summary.curve else "",
         "final training loss": _loss(summary.final_loss),
         "final validation loss": _loss(summary.final_validation_loss),
-        f"from the fault to the next {'step' if summary.points else 'start'}": show_duration(max(recovered))
-        if recovered
-        else "",
+        "validation accuracy": "" if summary.accuracy is None else quantity(summary.accuracy, "fraction"),
+        "requests": f"{summary.served.requests:,}" if summary.served else "",
+        "tokens answered": show_count(summary.served.output_tokens) if summary.served else "",
+        f"from the fault to the next {_next(summary)}": show_duration(max(recovered)) if recovered else "",
         "steps made again": f"{summary.redone:,}" if summary.recoveries else "",
     }
     cards = [f'<div class="figure"><b>{escape(v)}</b><span>{k}</span></div>' for k, v in figures.items() if v]
     return f'<div class="figures">{"".join(cards)}</div>'
+
+
+def _next(summary: Summary) -> str:
+    if summary.served is not None:
+        return "answer"
+    return "step" if summary.points else "start"
 
 
 def _loss(value: float | None) -> str:
@@ -126,8 +125,20 @@ def _facts(job: Job, summary: Summary) -> str:
         facts["layout"] = layout_text(plan)
         facts |= {"batch": f"{batch_text(plan)} sequences"} if plan.steps else {}
         facts["chosen from"] = plural(len(job.plans), "feasible plan")
-    facts |= _result_facts(summary.result)
+    facts |= _served_facts(summary) if summary.served else _result_facts(summary.result)
     return _section("What was asked, and how it ran", _rows(facts))
+
+
+def _served_facts(summary: Summary) -> dict[str, str]:
+    service = summary.served
+    if service is None:
+        return {}
+    failed = f", {service.failed:,} of them failed" if service.failed else ""
+    return {
+        "answered at": service.url,
+        "requests": f"{service.requests:,}{failed}",
+        "tokens": f"{show_count(service.input_tokens)} in, {show_count(service.output_tokens)} out",
+    }
 
 
 def _result_facts(result: Mapping[str, object]) -> dict[str, str]:
@@ -156,9 +167,10 @@ def _comparison(summary: Summary) -> str:
                 difference(row.error),
             ]
         )
-    note = (
-        '<p class="muted">Measured: the median over all steps but each generation\'s first; memory: the most seen.</p>'
-    )
+    how = "the median over all steps but each generation's first; memory: the most seen."
+    if summary.served is not None:
+        how = "while there was something to answer, under the requests that came; predicted: for those expected."
+    note = f'<p class="muted">Measured: {escape(how)}</p>'
     return _section("Predicted beside measured", _table(rows) + note)
 
 

@@ -21,7 +21,7 @@ class Recovery:
 
     ``generation`` is the (attempt, generation) that failed, ``step`` the last one that it completed. ``failures``
     counts the generations that failed before one completed a step. ``resumed_at`` is the next completed step or, of a
-    program that reports no steps, its next start.
+    service, when it answers again, and of a program that reports no steps, its next start.
     """
 
     what: str
@@ -117,7 +117,9 @@ def _followed(recovery: Recovery, end: float, events: Sequence[Event], points: S
     made = [point for point in points if point.generation > recovery.generation and point.time < end]
     until = made[0].time if made else end
     started = [event.time for event in after if event.kind is EventKind.GENERATION_STARTED and event.time <= until]
-    resumed = [point.time for point in made] if points else started
+    serves = any(event.kind is EventKind.SERVING for event in events)
+    answering = [event.time for event in after if event.kind is EventKind.SERVING] if serves else started
+    resumed = [point.time for point in made] if points else answering
     loaded = [event for event in after if event.kind is EventKind.CHECKPOINT_LOADED and event.time <= until]
     noticed = [event.time for event in after if event.kind is not EventKind.FAULT_INJECTED and _is_fault(event)]
     return replace(

@@ -6,49 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mofang.domain.estimate import Estimate
 from mofang.domain.events import Event, EventKind
 from mofang.domain.job import Job
 from mofang.domain.plan import Plan
+from mofang.domain.scenario import Classify
+from mofang.report.comparisons import Comparison, comparisons
 from mofang.report.recoveries import Recovery, recoveries
+from mofang.report.services import Served, served
 from mofang.report.steps import (
     StepPoint,
     curve,
-    median_of,
-    peak_memory,
+    number,
     redone_steps,
     step_points,
     validation_curve,
 )
 from mofang.report.timeline import Activity, Span, partition, shares, spans
 
-__all__ = ["Comparison", "Summary", "chosen_plan", "compare", "summarise"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One quantity, predicted beside measured. ``low`` and ``high`` bound 90 % of outcomes; None: not known."""
-
-    name: str
-    unit: str  # s, tokens/s, fraction or bytes
-    predicted: float | None
-    measured: float | None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def error(self) -> float | None:
-        """(measured - predicted) / predicted; None where either is missing."""
-        if not self.predicted or self.measured is None:
-            return None
-        return self.measured / self.predicted - 1.0
-
-    @property
-    def inside(self) -> bool | None:
-        """Whether the measured value lies in the interval; None where there is none."""
-        if self.low is None or self.high is None or self.measured is None:
-            return None
-        return self.low <= self.measured <= self.high
+__all__ = ["Summary", "chosen_plan", "summarise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +45,9 @@ class Summary:
     end: float
     sample: str
     result: Mapping[str, Any]
+    served: Served | None = None  # of a service
+    accuracy: float | None = None  # of a classifier, in its last validation
+    image_tokens: int | None = None  # of one image, where images are what is trained on
 
     @property
     def final_loss(self) -> float | None:
@@ -95,14 +73,14 @@ def summarise(job: Job, events: Sequence[Event]) -> Summary:
     points = step_points(active)
     start, end = _extent(job, active)
     pieces = partition(spans(active), start, end)
-    plan = chosen_plan(job)
+    plan, service, task = chosen_plan(job), served(active), job.scenario.task
     return Summary(
         plan=plan,
         points=points,
         curve=curve(points),
         validation=validation_curve(active),
         recoveries=recoveries(active),
-        comparisons=compare(plan, points, peak_memory(active)),
+        comparisons=comparisons(job, plan, points, active),
         pieces=pieces,
         shares=shares(pieces),
         checkpoints=_checkpoints(active),
@@ -112,7 +90,15 @@ def summarise(job: Job, events: Sequence[Event]) -> Summary:
         end=end,
         sample=_last_text(active),
         result=next((event.data for event in reversed(active) if event.kind is EventKind.RESULT), {}),
+        served=service,
+        accuracy=_accuracy(active),
+        image_tokens=task.model.sequence if isinstance(task, Classify) else None,
     )
+
+
+def _accuracy(events: Sequence[Event]) -> float | None:
+    values = [number(event, "accuracy") for event in events if event.kind is EventKind.VALIDATION]
+    return values[-1] if values else None
 
 
 def _extent(job: Job, active: Sequence[Event]) -> tuple[float, float]:
@@ -121,54 +107,6 @@ def _extent(job: Job, active: Sequence[Event]) -> tuple[float, float]:
         start = job.started_at or job.submitted_at
         return start, max(start, job.ended_at or start)
     return active[0].time, active[-1].time
-
-
-def compare(plan: Plan | None, points: Sequence[StepPoint], memory: float | None) -> tuple[Comparison, ...]:
-    """Return what was predicted beside what was measured, for the quantities of which either is known."""
-    estimate = plan.estimate if plan is not None else None
-    rows = (
-        _step_time(estimate, median_of(points, "step_time_s")),
-        _scaled("throughput", "tokens/s", estimate, "tokens_per_s", median_of(points, "tokens_per_s")),
-        _scaled("MFU", "fraction", estimate, "mfu", median_of(points, "mfu")),
-        Comparison(
-            name="memory of a worker",
-            unit="bytes",
-            predicted=estimate.memory_bytes if estimate else None,
-            measured=memory,
-        ),
-    )
-    return tuple(row for row in rows if row.predicted is not None or row.measured is not None)
-
-
-def _step_time(estimate: Estimate | None, measured: float | None) -> Comparison:
-    if estimate is None:
-        return Comparison(name="step time", unit="s", predicted=None, measured=measured)
-    interval = estimate.step_time_90
-    return Comparison(
-        name="step time",
-        unit="s",
-        predicted=estimate.step_time_s,
-        measured=measured,
-        low=interval.low,
-        high=interval.high,
-    )
-
-
-def _scaled(name: str, unit: str, estimate: Estimate | None, field: str, measured: float | None) -> Comparison:
-    """Return a quantity that is inversely proportional to the step time, and so is its interval."""
-    if estimate is None:
-        return Comparison(name=name, unit=unit, predicted=None, measured=measured)
-    predicted, interval = float(getattr(estimate, field)), estimate.step_time_90
-    work = predicted * estimate.step_time_s
-    known = interval.low > 0 and interval.high > 0
-    return Comparison(
-        name=name,
-        unit=unit,
-        predicted=predicted,
-        measured=measured,
-        low=work / interval.high if known else None,
-        high=work / interval.low if known else None,
-    )
 
 
 def _checkpoints(events: Sequence[Event]) -> tuple[tuple[float, int], ...]:

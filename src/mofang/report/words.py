@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from mofang.domain.hardware import CPU
-from mofang.domain.plan import Plan
 from mofang.domain.reasons import Reason, Rejection
-from mofang.domain.scenario import Classify, Command, Pretrain, Scenario, Serve
-from mofang.domain.strategy import Recompute, Sharding
+from mofang.domain.scenario import Classify, Command, Goal, Pretrain, Scenario, Serve
 from mofang.units import show_bytes, show_count, show_duration
 
 __all__ = [
     "asked_text",
-    "batch_text",
     "between",
     "difference",
-    "hardware_text",
-    "layout_text",
+    "energy_text",
+    "goal_text",
+    "money",
     "plural",
     "quantity",
     "reason_text",
     "rejection_text",
+    "span",
 ]
 
 _REASONS = {
@@ -54,6 +52,9 @@ _REASONS = {
 }
 
 
+_THERE = {Reason.DEADLINE: "allowed", Reason.BUDGET: "allowed", Reason.SERVICE_LEVEL: "allowed"}
+
+
 def plural(number: int, noun: str) -> str:
     """Return ``1 step``, ``2 steps``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
@@ -75,58 +76,51 @@ def rejection_text(rejection: Rejection) -> str:
     if rejection.need is None:
         return text
     need = _amount(rejection.code, rejection.need)
-    have = "" if rejection.have is None else f", {_amount(rejection.code, rejection.have)} there"
-    return f"{text}: {need} needed{have}"
+    if rejection.have is None:
+        return f"{text}: {need} needed"
+    have = _amount(rejection.code, rejection.have)
+    if rejection.code is Reason.BATCH:
+        return f"{text}: it would be {need}, not {have}"
+    if need == have:
+        return f"{text}: {_amount(rejection.code, rejection.need - rejection.have)} more than {have}"
+    return f"{text}: {need} needed, {have} {_THERE.get(rejection.code, 'there')}"
 
 
 def _amount(code: Reason, value: float) -> str:
     if code is Reason.MEMORY:
         return show_bytes(value)
-    if code is Reason.DEADLINE:
+    if code in {Reason.DEADLINE, Reason.SERVICE_LEVEL}:
         return show_duration(value)
-    return f"{value:,.6g}"
-
-
-def hardware_text(plan: Plan, *, with_cluster: bool = True) -> str:
-    """Return what a plan runs on: ``cpu:2 (local)``, ``H100:64 on 8 nodes``."""
-    placement = plan.placement
-    nodes = f" on {placement.num_nodes} nodes" if placement.num_nodes > 1 else ""
-    cluster = f" ({placement.cluster})" if placement.cluster and with_cluster else ""
-    return f"{placement.accelerator}:{placement.num_devices}{nodes}{cluster}"
-
-
-def layout_text(plan: Plan) -> str:
-    """Return how a plan cuts the job: ``ddp 2, fp32, 1 thread``."""
-    strategy, degrees = plan.strategy, plan.strategy.parallelism
-    threads = [plural(strategy.threads, "thread")] if plan.placement.accelerator == CPU else []
-    if plan.steps is None:  # the user's own program: what its workers do is not ours to know
-        return ", ".join([plural(plan.workers, "worker"), *threads])
-    data = f"{strategy.sharding.value} {degrees.dp}" if strategy.sharding is not Sharding.NONE else "1 worker"
-    parts = [
-        data,
-        *(f"{name} {getattr(degrees, name)}" for name in ("tp", "pp", "cp", "ep") if getattr(degrees, name) > 1),
-    ]
-    parts.append(strategy.precision.value)
-    if strategy.recompute is not Recompute.NONE:
-        parts.append("recompute")
-    if strategy.compile:
-        parts.append("compiled")
-    return ", ".join([*parts, *threads])
-
-
-def batch_text(plan: Plan) -> str:
-    """Return micro-batch x accumulation x data parallel size = global batch, in sequences; nothing for a command."""
-    strategy = plan.strategy
-    if plan.steps is None:
-        return ""
-    return f"{strategy.micro_batch} x {strategy.accumulation} x {strategy.parallelism.dp} = {strategy.global_batch}"
+    return money(value) if code is Reason.BUDGET else f"{value:,.6g}"
 
 
 def between(low: float, high: float) -> str:
     """Return a range of seconds: ``120..190ms``."""
     first, last = show_duration(low), show_duration(high)
+    if " " in first or " " in last:
+        return f"{first}..{last}"
     unit = last.lstrip("0123456789.")
-    return f"{first.removesuffix(unit)}..{last}" if " " not in last else f"{first}..{last}"
+    return f"{first.removesuffix(unit) if first.lstrip('0123456789.') == unit else first}..{last}"
+
+
+def span(low: float, high: float) -> str:
+    """Return a range of counts: ``27.3..41k``."""
+    first, last = show_count(low), show_count(high)
+    unit = last.lstrip("0123456789.,")
+    return f"{first.removesuffix(unit) if unit else first}..{last}"
+
+
+def goal_text(scenario: Scenario) -> str:
+    """Return what comes first among the plans."""
+    task = scenario.task
+    if scenario.goal is Goal.TIME and isinstance(task, Serve):
+        level = task.level.ttft_s is not None or task.level.tpot_s is not None
+        return "the fewest devices that keep this come first" if level else "the fastest come first"
+    return {
+        Goal.TIME: "the fastest come first",
+        Goal.COST: "the cheapest come first",
+        Goal.ENERGY: "those of least energy come first",
+    }[scenario.goal]
 
 
 def asked_text(scenario: Scenario) -> str:
@@ -135,15 +129,54 @@ def asked_text(scenario: Scenario) -> str:
     if isinstance(task, Command):
         return f"run {task.argv[0]} with {plural(task.workers, 'worker')}"
     if isinstance(task, Serve):
-        return f"serve {task.model.name} ({show_count(task.model.params)} parameters)"
+        return _service_asked(task)
     if isinstance(task, Classify):
-        return f"train {task.model.name} on {plural(task.data.num_images, 'image')} of {task.data.num_classes} classes"
-    verb = "pre-train" if isinstance(task, Pretrain) else "fine-tune"
-    length = plural(task.steps, "step") if task.steps else f"about {show_duration(task.duration_s or 0.0)}"
+        images = plural(task.data.num_images, "image")
+        length = _length(task.steps, task.epochs, task.duration_s)
+        return f"train {task.model.name} on {images} of {task.data.num_classes} classes for {length}"
+    pretrain = isinstance(task, Pretrain)
+    epochs = None if isinstance(task, Pretrain) else task.epochs
     return (
-        f"{verb} {task.model.name} ({show_count(task.model.params)} parameters) for {length}, "
-        f"{task.global_batch} x {task.sequence} tokens a step"
+        f"{'pre-train' if pretrain else 'fine-tune'} {task.model.name} ({show_count(task.model.params)} parameters) "
+        f"for {_length(task.steps, epochs, task.duration_s)}, {task.global_batch} x {task.sequence} tokens a step"
     )
+
+
+def _length(steps: int | None, epochs: float | None, duration_s: float | None) -> str:
+    if steps:
+        return plural(steps, "step")
+    if epochs is not None:
+        return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+    return f"about {show_duration(duration_s or 0.0)}"
+
+
+def _service_asked(task: Serve) -> str:
+    traffic, level = task.traffic, task.level
+    words = [f"serve {task.model.name} ({show_count(task.model.params)} parameters)"]
+    words.append(f"{traffic.input.mean:,.0f} tokens in, {traffic.output.mean:,.0f} out")
+    if traffic.rate is not None:
+        words.append(f"{traffic.rate:g} requests/s")
+    if traffic.concurrency is not None:
+        words.append(f"{traffic.concurrency} requests in flight")
+    names = (("first token", level.ttft_s), ("each token", level.tpot_s))
+    kept = [f"{name} within {show_duration(limit)}" for name, limit in names if limit is not None]
+    if kept:
+        words.append(f"{' and '.join(kept)} for {level.percentile * 100:.3g} % of requests")
+    return ", ".join(words)
+
+
+def money(value: float) -> str:
+    """Return an amount of money to three figures, without its currency: ``0.0123``, ``41.2``, ``1.24M``."""
+    return show_count(value)
+
+
+def energy_text(joules: float) -> str:
+    """Return energy in the unit that people pay for: ``41.2 kWh``."""
+    hours = joules / 3600
+    for unit, size in (("GWh", 1e9), ("MWh", 1e6), ("kWh", 1e3)):
+        if hours >= size:
+            return f"{hours / size:.3g} {unit}"
+    return f"{hours:.3g} Wh"
 
 
 def quantity(value: float | None, unit: str) -> str:

@@ -60,7 +60,7 @@ _CHARTS = (
     _Chart(
         name="throughput",
         heading="Throughput",
-        caption="Tokens a second of the whole job.",
+        caption="Of the whole job.",
         draw=draw_throughput,
         wanted=lambda summary: any(point.tokens_per_s is not None for point in summary.points),
     ),

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
 
-from mofang.domain.hardware import Accelerator
 from mofang.domain.model import ModelArchitecture
 from mofang.errors import SpecError
-from mofang.spec.schema import InlineModel
+from mofang.spec.context import Catalog
+from mofang.spec.schema.pretrain import InlineModel
 
-__all__ = ["Catalog", "architecture"]
+__all__ = ["architecture", "published_model"]
 
 _INLINE_SEQUENCE = 256
 _NAMED_SEQUENCE = 1024  # at most, where the file does not say
-
-
-class Catalog(Protocol):
-    """What reading a job file asks of the catalogue."""
-
-    def model(self, name_or_path: str) -> ModelArchitecture:
-        """Return the model of this name, or of this config.json."""
-
-    def accelerator(self, name: str) -> Accelerator:
-        """Return the accelerator of this name or alias."""
 
 
 def architecture(
@@ -39,11 +28,33 @@ def architecture(
         length = sequence or min(model.max_sequence or _INLINE_SEQUENCE, _NAMED_SEQUENCE)
         return _inline(model, length, vocabulary, name), length
     path = base_dir / os.path.expanduser(model)  # noqa: PTH111 - Path's fails on ~nobody
-    is_path = model.endswith(".json") or model.startswith(("/", "./", "../", "~")) or path.is_file()
+    is_path = _looks_like_path(model) or path.is_file()
     if is_path and not path.exists():
         raise SpecError(f"the model file {model} does not exist", hint=f"it is looked for in {base_dir}")
     found = catalog.model(str(path) if is_path else model)
     return found, sequence or min(found.max_sequence, _NAMED_SEQUENCE)
+
+
+def published_model(text: str, *, base_dir: Path, catalog: Catalog) -> tuple[ModelArchitecture, Path | None]:
+    """Return the model of a folder in Hugging Face format and that folder, or a model that is only known by its sizes.
+
+    A folder of that name with a config.json comes before a name of the catalogue.
+
+    Raises:
+        MofangError: the model is unknown, the folder is not there, or its config.json says too little.
+    """
+    path = base_dir / os.path.expanduser(text)  # noqa: PTH111 - Path's fails on ~nobody
+    if path.is_dir() and ((path / "config.json").exists() or _looks_like_path(text)):
+        return catalog.model(str(path / "config.json")), path
+    if path.is_file() or _looks_like_path(text):
+        if not path.exists():
+            raise SpecError(f"the model {text} does not exist", hint=f"it is looked for in {base_dir}")
+        return catalog.model(str(path)), None
+    return catalog.model(text), None
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith(".json") or text.startswith(("/", "./", "../", "~"))
 
 
 def _inline(model: InlineModel, sequence: int, vocabulary: int, name: str) -> ModelArchitecture:

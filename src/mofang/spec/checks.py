@@ -5,29 +5,40 @@ from __future__ import annotations
 from math import prod
 
 from mofang.domain.hardware import CPU
-from mofang.domain.scenario import Resources, StrategyChoice, TextData
+from mofang.domain.model import ModelArchitecture
+from mofang.domain.scenario import StrategyChoice, TextData
 from mofang.domain.strategy import Parallelism, Sharding
 from mofang.errors import DataError, SpecError
-from mofang.spec.document import Document
-from mofang.spec.schema import PretrainFile
+from mofang.spec.context import Context
+from mofang.spec.schema.train import StrategyKeys
 
-__all__ = ["check_devices", "check_pretrain"]
+__all__ = [
+    "check_amount",
+    "check_devices",
+    "check_sequence",
+    "check_strategy",
+    "check_vocabulary",
+    "fixed_choice",
+]
 
 _DEGREES = ("dp", "tp", "pp", "cp")
 
 
-def check_pretrain(file: PretrainFile, document: Document, *, layers: int, heads: int, sequence: int) -> None:
+def check_strategy(
+    choice: StrategyKeys, context: Context, *, layers: int, heads: int, sequence: int, global_batch: int
+) -> None:
     """Refuse a strategy that no hardware can run: degrees, batches and sizes that do not divide.
 
     Raises:
         SpecError: with the arithmetic.
     """
-    choice = file.strategy
+    check_devices(context, workers=choice.workers, threads=choice.threads)
+    document = context.document
     with document.blame("strategy"):
         _check_degrees(choice.workers, {name: getattr(choice, name) for name in _DEGREES})
-        if choice.sharding is Sharding.NONE and (choice.dp or _least_dp(file)) > 1:
+        if choice.sharding is Sharding.NONE and (choice.dp or _least_dp(choice)) > 1:
             raise SpecError(
-                f"sharding none is for one data-parallel worker, not {choice.dp or _least_dp(file)}",
+                f"sharding none is for one data-parallel worker, not {choice.dp or _least_dp(choice)}",
                 hint="write sharding: ddp or fsdp",
             )
     with document.blame("strategy", "tp"):
@@ -38,12 +49,11 @@ def check_pretrain(file: PretrainFile, document: Document, *, layers: int, heads
         if (choice.pp or 1) > layers:
             raise SpecError(f"pp = {choice.pp} stages need a layer each: the model has {layers}", hint="lower pp")
     with document.blame("train", "global_batch"):
-        _check_batch(file.train.global_batch, choice.dp or _least_dp(file), choice.micro_batch or 1)
+        _check_batch(global_batch, choice.dp or _least_dp(choice), choice.micro_batch or 1)
 
 
-def _least_dp(file: PretrainFile) -> int:
+def _least_dp(choice: StrategyKeys) -> int:
     """Return the data parallel size that follows from the workers where every other degree is fixed or 1."""
-    choice = file.strategy
     others = (choice.tp or 1) * (choice.pp or 1) * (choice.cp or 1)
     unknown = [name for name in ("tp", "pp", "cp") if getattr(choice, name) is None]
     return (choice.workers or 1) // others if len(unknown) in {0, 3} else 1
@@ -79,12 +89,13 @@ def _check_batch(global_batch: int, dp: int, micro_batch: int) -> None:
         )
 
 
-def check_devices(document: Document, resources: Resources, *, workers: int | None, threads: int | None) -> None:
+def check_devices(context: Context, *, workers: int | None, threads: int | None) -> None:
     """Refuse a number of workers for which every request for devices is too small.
 
     Raises:
         SpecError: with the arithmetic.
     """
+    resources = context.resources
     if workers is None or not resources.any_of:
         return
     needs = {str(request): workers * (threads or 1 if request.name == CPU else 1) for request in resources.any_of}
@@ -93,7 +104,7 @@ def check_devices(document: Document, resources: Resources, *, workers: int | No
         return
     text, need = next(iter(needs.items()))
     each = f" x {need // workers} cores" if need != workers else ""
-    with document.blame("resources"):
+    with context.document.blame("resources"):
         raise SpecError(
             f"{workers} workers{each} need {need} devices, and {text} allows at most {most[text]}",
             hint=f"ask for more devices ({text.partition(':')[0]}:{need}) or fewer workers",
@@ -116,7 +127,33 @@ def check_amount(data: TextData, sequence: int) -> None:
         )
 
 
-def fixed_choice(file: PretrainFile) -> StrategyChoice:
+def check_sequence(sequence: int, model: ModelArchitecture, context: Context) -> None:
+    """Refuse sequences that the model was not made for.
+
+    Raises:
+        SpecError: with both lengths.
+    """
+    with context.document.blame("train", "sequence"):
+        if sequence > model.max_sequence:
+            raise SpecError(
+                f"sequence {sequence} is longer than the model allows: {model.max_sequence}",
+                hint=f"use {model.max_sequence} or less",
+            )
+
+
+def check_vocabulary(model: ModelArchitecture, vocabulary: int) -> None:
+    """Refuse a tokenizer that makes tokens which the model does not know.
+
+    Raises:
+        SpecError: with both sizes.
+    """
+    if model.vocab < vocabulary:
+        raise SpecError(
+            f"the model's vocabulary of {model.vocab} is smaller than the tokenizer's of {vocabulary}",
+            hint=f"use vocab: {vocabulary} or more, or another tokenizer",
+        )
+
+
+def fixed_choice(keys: StrategyKeys) -> StrategyChoice:
     """Return what the user fixed himself."""
-    keys = file.strategy
     return StrategyChoice(**{name: getattr(keys, name) for name in type(keys).model_fields})

@@ -17,9 +17,10 @@ from typing import Any
 
 from mofang.errors import DataError
 
-__all__ = ["PYTHON_STDLIB", "inspect_text", "text_files", "tokenizer_vocabulary"]
+__all__ = ["BYTE_VOCABULARY", "PYTHON_STDLIB", "inspect_text", "text_files", "tokenizer_vocabulary"]
 
 PYTHON_STDLIB = "python-stdlib"
+BYTE_VOCABULARY = 256
 
 _HEAD_BYTES = 65536  # as much of each file is looked at
 _NOT_SOURCE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}

@@ -9,13 +9,14 @@ from pathlib import Path
 from mofang.domain.plan import Plan
 from mofang.domain.scenario import Scenario
 from mofang.errors import SpecError
-from mofang.spec.architecture import Catalog
+from mofang.spec.context import Catalog, Context
 from mofang.spec.document import Document, parse_document, shown
 from mofang.spec.names import name_of_file, new_name
 from mofang.spec.plan_file import read_plan
 from mofang.spec.problems import read_as
-from mofang.spec.resolve import Resolver
-from mofang.spec.schema import FILES, CommandFile, PretrainFile, nearest
+from mofang.spec.resolve import resolve
+from mofang.spec.schema.files import FILES, JOB_FILES
+from mofang.spec.schema.section import nearest
 
 __all__ = ["JobFile", "load_job_file", "load_scenario", "parse_job_file", "parse_scenario"]
 
@@ -70,9 +71,8 @@ def parse_job_file(
             )
         scenario, plan = read_plan(document)
         return JobFile(scenario=scenario, plans=(plan,))
-    resolver = Resolver(document=document, base_dir=base_dir.absolute(), catalog=catalog, name=name or new_name())
-    kinds: dict[str, type[PretrainFile | CommandFile]] = {"pretrain": PretrainFile, "command": CommandFile}
-    return JobFile(scenario=resolver.scenario(read_as(kinds[kind], document)))
+    context = Context(document=document, base_dir=base_dir.absolute(), catalog=catalog, name=name or new_name())
+    return JobFile(scenario=resolve(read_as(JOB_FILES[kind], document), context))
 
 
 def _kind(document: Document) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from mofang.domain.codec import from_data, to_data
 from mofang.domain.plan import Plan
-from mofang.domain.scenario import Pretrain, Scenario
+from mofang.domain.scenario import Classify, Command, Finetune, Pretrain, Scenario, Serve
 from mofang.errors import MofangError
 from mofang.spec.data import inspect_text
 from mofang.spec.document import Document, KeyPath, know_core_schema, shown
+from mofang.spec.examples import inspect_examples
+from mofang.spec.images import inspect_images
 from mofang.spec.problems import read_as
-from mofang.spec.schema import PlanFile, nearest
+from mofang.spec.schema.files import PlanFile
+from mofang.spec.schema.section import nearest
+from mofang.spec.weights import stored_weights
 
 __all__ = ["plan_to_yaml", "read_plan"]
 
@@ -56,10 +61,23 @@ def read_plan(document: Document) -> tuple[Scenario, Plan]:
     file = read_as(PlanFile, document)
     scenario = _value(document, Scenario, "scenario", file.scenario)
     plan = _value(document, Plan, "plan", file.plan)
-    if isinstance(scenario.task, Pretrain):
-        with document.blame("scenario", "task", "data", "paths"):
-            inspect_text(scenario.task.data.paths, scenario.task.data.tokenizer)
+    _look_again(document, scenario.task)
     return scenario, plan
+
+
+def _look_again(document: Document, task: Pretrain | Finetune | Classify | Serve | Command) -> None:
+    """Refuse a plan whose data or weights are gone."""
+    with document.blame("scenario", "task", "data", "paths"):
+        if isinstance(task, Pretrain):
+            inspect_text(task.data.paths, task.data.tokenizer)
+        if isinstance(task, Finetune) and task.data.paths:
+            inspect_examples(task.data.paths, task.data.tokenizer)
+    with document.blame("scenario", "task", "data", "path"):
+        if isinstance(task, Classify) and task.data.path:
+            inspect_images(task.data.path, task.data.validation_fraction)
+    with document.blame("scenario", "task", "model_path"):
+        if isinstance(task, Finetune | Serve) and task.model_path is not None:
+            stored_weights(Path(task.model_path))
 
 
 def _value(document: Document, kind: type[T], key: str, data: dict[str, Any]) -> T:

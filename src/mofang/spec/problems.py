@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from mofang.errors import SpecError
 from mofang.spec.document import Document, KeyPath, shown
-from mofang.spec.schema import nearest
+from mofang.spec.schema.section import nearest
 
 __all__ = ["read_as"]
 

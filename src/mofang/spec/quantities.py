@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
@@ -20,6 +21,7 @@ __all__ = [
     "CommandWords",
     "Duration",
     "EnvironmentText",
+    "FrameworkName",
     "Name",
     "PositiveCount",
     "PositiveDuration",
@@ -117,6 +119,18 @@ def _command_words(value: Any) -> list[str]:
     return argv
 
 
+def _framework(value: Any) -> str:
+    from mofang.catalog.frameworks import frameworks  # noqa: PLC0415 - only where a file names one
+
+    if not isinstance(value, str) or value not in frameworks():
+        near = get_close_matches(str(value), frameworks(), n=1, cutoff=0.6)
+        known = f"known are {', '.join(frameworks())}"
+        raise SpecError(
+            f"there is no framework {shown(value)}", hint=f"did you mean {near[0]!r}? {known}" if near else known
+        )
+    return value
+
+
 def _split(text: str) -> list[str]:
     try:
         words = shlex.split(text)
@@ -157,6 +171,7 @@ CheckpointEvery = Annotated[
 Request = Annotated[
     DeviceRequest, PlainValidator(_checked(_request)), _described("string", ["H100:8", "H100:8..64", "cpu:2"])
 ]
+FrameworkName = Annotated[str, PlainValidator(_checked(_framework)), _described("string", ["gpt", "megatron"])]
 Name = Annotated[str, PlainValidator(_checked(_name)), _described("string", ["code-gpt"])]
 EnvironmentText = Annotated[str, PlainValidator(_checked(_environment_text)), _described(["string", "integer"], ["1"])]
 Texts = Annotated[

@@ -55,7 +55,7 @@ class Ingest:
     job_id: str
     rows: Sequence[tuple[Any, ...]]
     offsets: Mapping[str, int]
-    progress: Mapping[str, float | int]
+    progress: Mapping[str, float | int | str]
 
 
 @one_by_one

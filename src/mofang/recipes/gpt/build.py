@@ -12,10 +12,10 @@ from mofang.domain.hardware import Precision
 from mofang.domain.recipe import GptConfig
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.recipes.gpt.model import Block, Gpt, initialise
-from mofang.recipes.gpt.parallel import DataParallel, FullySharded, Replicated
+from mofang.recipes.training.parallel import DataParallel, FullySharded, Replicated
 from mofang.recovery.checkpoint.state import Part
 
-__all__ = ["Built", "build", "fill"]
+__all__ = ["Built", "build", "compile_blocks", "fill", "recomputed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def build(config: GptConfig, device: torch.device) -> Built:
     """Return the model on its device."""
     torch.set_float32_matmul_precision("high" if config.strategy.precision is Precision.TF32 else "highest")
     dtype = torch.bfloat16 if config.strategy.precision is Precision.BF16 else torch.float32
-    run_block = _recomputed if config.strategy.recompute is Recompute.FULL else None
+    run_block = recomputed if config.strategy.recompute is Recompute.FULL else None
     sharded = config.strategy.sharding is Sharding.FSDP
     # Only what is to be cut goes by the meta device: leaving it loads sympy, half a second of every start.
     with torch.device("meta") if sharded else device:
@@ -43,22 +43,27 @@ def build(config: GptConfig, device: torch.device) -> Built:
         layout = Replicated(model)
     model.fill_tables()
     if config.strategy.compile:
-        _compile(model)
+        compile_blocks(model)
     return Built(model, layout)
 
 
-def _compile(model: Gpt) -> None:
+def compile_blocks(model: Gpt) -> None:
     """Compile block by block: they are alike, so it is done once for all."""
     for block in model.blocks:
         block.compile()
     model.head.compile()
 
 
-def _recomputed(block: Block, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Keep only the block's input and compute the rest again in the backward pass; nothing in it is random."""
+def recomputed(
+    block: Block, hidden: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, *, random: bool = False
+) -> Tensor:
+    """Keep only the block's input and compute the rest again in the backward pass.
+
+    Where something in the block is ``random``, the state of the generators is kept too.
+    """
     from torch.utils.checkpoint import checkpoint  # noqa: PLC0415 - loads torch's compiler
 
-    outputs: Tensor = checkpoint(block, hidden, cos, sin, use_reentrant=False, preserve_rng_state=False)
+    outputs: Tensor = checkpoint(block, hidden, cos, sin, mask, use_reentrant=False, preserve_rng_state=random)
     return outputs
 
 

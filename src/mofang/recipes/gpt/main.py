@@ -14,18 +14,19 @@ from mofang.clock import Clock
 from mofang.domain.events import EventKind
 from mofang.domain.recipe import GptConfig
 from mofang.domain.strategy import Sharding
-from mofang.errors import DataError, MofangError, SpecError
+from mofang.errors import DataError, SpecError
 from mofang.recipes.gpt.batches import Batches
 from mofang.recipes.gpt.build import Built, build, fill
-from mofang.recipes.gpt.group import Gate, choose_device, join_group, leave_group, open_store
-from mofang.recipes.gpt.keeper import Keeper
-from mofang.recipes.gpt.optimiser import AdamW
 from mofang.recipes.gpt.order import split_tokens
-from mofang.recipes.gpt.reporter import Reporter
 from mofang.recipes.gpt.sample import generate
 from mofang.recipes.gpt.tokenizer import Tokenizer, Tokens, open_tokenizer
 from mofang.recipes.gpt.tokens import prepare_tokens
-from mofang.recipes.gpt.train import Trainer
+from mofang.recipes.training.group import Gate, choose_device, first_then_all, join_group, leave_group, open_store
+from mofang.recipes.training.keeper import Keeper
+from mofang.recipes.training.loop import Trainer
+from mofang.recipes.training.optimiser import AdamW
+from mofang.recipes.training.reporter import Reporter
+from mofang.recipes.training.schedule import Schedule
 from mofang.recovery.allocator import keep_freed_memory
 from mofang.recovery.checkpoint.peers import Peers
 from mofang.recovery.worker import Worker
@@ -62,12 +63,12 @@ def run(config: GptConfig, worker: Worker, clock: Clock) -> None:
         worker=worker,
         reporter=Reporter(worker, clock),
         clock=clock,
-        device=choose_device(config, worker),
+        device=choose_device(config.device, worker, threads=config.strategy.threads),
         tokenizer=open_tokenizer(config.task.data.tokenizer),
     )
     store = open_store(worker)
     batches = _batches(this, _tokens(this, Gate(store, worker, clock, "data")))
-    join_group(config, worker, store, this.device)
+    join_group(config.strategy.sharding, worker, store, this.device)
     try:
         _train(this, batches)
     finally:
@@ -77,7 +78,6 @@ def run(config: GptConfig, worker: Worker, clock: Clock) -> None:
 def _tokens(this: _Run, gate: Gate) -> Tokens:
     """Rank 0 builds the token file; then the others find it, without a look at the text."""
     worker = this.worker
-    leads = worker.rank == 0
     prepare = partial(
         prepare_tokens,
         this.config.task.data,
@@ -86,17 +86,8 @@ def _tokens(this: _Run, gate: Gate) -> Tokens:
         record=worker.checkpoint_dir / "data.json" if worker.checkpoint_dir else None,
         progress=this.reporter.building,
     )
-    if not leads:
-        gate.wait()
-        return prepare().tokens
     this.reporter.phase("data")
-    try:
-        file = prepare()
-    except MofangError as error:
-        gate.fail(error.message)
-        raise
-    gate.open()
-    return file.tokens
+    return first_then_all(gate, worker, prepare).tokens
 
 
 def _batches(this: _Run, tokens: Tokens) -> Batches:
@@ -120,6 +111,7 @@ def _batches(this: _Run, tokens: Tokens) -> Batches:
         world_size=this.worker.world_size,
         micro_batch=strategy.micro_batch,
         accumulation=strategy.accumulation,
+        validation_windows=task.validation_batches * task.global_batch,
         device=this.device,
     )
 
@@ -129,8 +121,9 @@ def _train(this: _Run, batches: Batches) -> None:
     built = build(this.config, this.device)
     optimiser = AdamW(built.layout.parts, this.config.task.optimisation)
     trainer = Trainer(
-        this.config,
-        built,
+        _schedule(this.config),
+        built.model,
+        built.layout,
         optimiser=optimiser,
         batches=batches,
         keeper=_keeper(this, built, optimiser),
@@ -144,6 +137,26 @@ def _train(this: _Run, batches: Batches) -> None:
         _start(this.config, built)
     trainer.run()
     _sample(this, built, batches)
+
+
+def _schedule(config: GptConfig) -> Schedule:
+    task = config.task
+    tokens = task.global_batch * task.sequence
+    return Schedule(
+        steps=config.steps,
+        global_batch=task.global_batch,
+        accumulation=config.strategy.accumulation,
+        tokens=tokens,
+        params=task.model.params,
+        optimisation=task.optimisation,
+        flops=tokens * task.model.train_flops_per_token(task.sequence),
+        peak_flops=config.peak_flops,
+        seed=task.seed,
+        log_every=task.log_every,
+        validate_every=task.validate_every,
+        save_every=config.save_every,
+        fault_step=config.fault_step,
+    )
 
 
 def _keeper(this: _Run, built: Built, optimiser: AdamW) -> Keeper | None:

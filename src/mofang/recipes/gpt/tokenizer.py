@@ -28,6 +28,9 @@ class Tokenizer(Protocol):
     def encode_file(self, path: Path) -> Iterator[tuple[Tokens, int]]:
         """Yield the tokens of a file, a stretch at a time, and how many bytes each stretch was."""
 
+    def encode(self, text: str, *, special: bool = True) -> Tokens:
+        """Return the tokens of a text, with what the tokenizer puts around a whole text where ``special``."""
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens; what is not text shows as replacement characters."""
 
@@ -43,6 +46,11 @@ class ByteTokenizer(Tokenizer):
         with path.open("rb") as stream:
             while piece := stream.read(_CHUNK):
                 yield np.frombuffer(piece, dtype=np.uint8), len(piece)
+
+    def encode(self, text: str, *, special: bool = True) -> Tokens:
+        """Return the bytes of a text in UTF-8; there are no special ones."""
+        del special
+        return np.frombuffer(text.encode(), dtype=np.uint8)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the bytes as UTF-8."""
@@ -70,6 +78,10 @@ class FileTokenizer(Tokenizer):
         with path.open(encoding="utf-8", errors="replace") as stream:
             while piece := stream.read(_CHUNK):
                 yield np.asarray(self._library.encode(piece).ids, dtype=np.uint32), len(piece.encode())
+
+    def encode(self, text: str, *, special: bool = True) -> Tokens:
+        """Return the tokens of a text."""
+        return np.asarray(self._library.encode(text, add_special_tokens=special).ids, dtype=np.uint32)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from mofang.clock import new_token
 from mofang.domain.scenario import TextData
 from mofang.errors import DataError, StoreError
 from mofang.recipes.gpt.sources import SourceFile, find_sources
 from mofang.recipes.gpt.tokenizer import ByteTokenizer, Tokenizer, Tokens
+from mofang.recipes.training.cache import Kind, prepare_folder, write_durably
 
-__all__ = ["Progress", "TokenFile", "open_tokens", "prepare_tokens"]
+__all__ = ["Progress", "TokenFile", "TokenWriter", "open_tokens", "prepare_tokens", "sources_key"]
 
 _FORMAT = 1
 _BETWEEN_FILES = b"\n"
@@ -43,27 +43,23 @@ def prepare_tokens(
         data: the text.
         tokenizer: how it becomes tokens.
         directory: where token files are kept, one folder a key.
-        record: a file that remembers the key of this job. A job that goes on takes the text it began with, even where
-            its sources have vanished since, and does not look at them again.
+        record: a file that remembers the key of this job; see ``prepare_folder``.
         progress: told about the building.
 
     Raises:
         DataError: there is no text, it cannot be read, or it is not the text that the job began with.
         StoreError: the token file cannot be written.
     """
-    known = _recorded(record)
-    if known and (found := open_tokens(directory, known)):
-        return found
-    sources = find_sources(data.paths)
-    key = _key(sources, tokenizer)
-    if known and key != known:
-        raise DataError(
-            "the training text has changed since the job began",
-            hint="put it back, or submit a new job to train on the new text",
-        )
-    found = open_tokens(directory, key) or _build(sources, tokenizer, directory, key, progress)
-    if record is not None and not known:
-        _write(record, json.dumps({"key": key}))
+    sources = cache(lambda: find_sources(data.paths))
+    kind = Kind(
+        key=lambda: sources_key(sources(), _FORMAT, tokenizer.identity),
+        fill=lambda draft: _fill(draft, sources(), tokenizer, progress),
+        is_whole=lambda folder: open_tokens(folder.parent, folder.name) is not None,
+    )
+    folder = prepare_folder(directory, kind, record=record)
+    found = open_tokens(directory, folder.name)
+    if found is None:
+        raise StoreError(f"the token file in {folder} is torn", hint="remove that folder")
     return found
 
 
@@ -77,65 +73,48 @@ def open_tokens(directory: Path, key: str) -> TokenFile | None:
     return TokenFile(key=key, tokens=tokens) if len(tokens) == meta["tokens"] else None
 
 
-def _recorded(record: Path | None) -> str | None:
-    if record is None:
-        return None
-    try:
-        key = json.loads(record.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return str(key)
+def sources_key(sources: Sequence[SourceFile], *facts: object) -> str:
+    """Return a name for data that is built from these files and facts."""
+    whole = [*facts, [(source.name, source.bytes, source.stamp) for source in sources]]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
 
 
-def _key(sources: Sequence[SourceFile], tokenizer: Tokenizer) -> str:
-    facts = [_FORMAT, tokenizer.identity, [(source.name, source.bytes, source.stamp) for source in sources]]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+class TokenWriter:
+    """Writes ``tokens.bin`` and, when it is left without an error, ``meta.json``."""
 
+    def __init__(self, draft: Path, vocab: int) -> None:
+        self._draft = draft
+        self._dtype = np.uint8 if vocab <= 1 << 8 else np.uint16 if vocab <= 1 << 16 else np.uint32
+        self._out = (draft / "tokens.bin").open("wb")
+        self.count = 0
 
-def _build(
-    sources: Sequence[SourceFile], tokenizer: Tokenizer, directory: Path, key: str, progress: Progress
-) -> TokenFile:
-    draft = directory / f".{key}.{new_token(4)}"
-    try:
-        draft.mkdir(parents=True)
-        _fill(draft, sources, tokenizer, progress)
-        _publish(draft, directory / key)
-    except OSError as error:
-        raise StoreError(
-            f"the token file cannot be written to {directory}: {error.strerror}", hint="free some space there"
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    built = open_tokens(directory, key)
-    if built is None:
-        raise StoreError(f"the token file in {directory / key} is torn", hint="remove that folder")
-    return built
+    def write(self, tokens: Tokens) -> None:
+        """Append tokens."""
+        self._out.write(tokens.astype(self._dtype).tobytes())
+        self.count += len(tokens)
 
+    def __enter__(self) -> TokenWriter:
+        return self
 
-def _publish(draft: Path, target: Path) -> None:
-    """Move the finished folder into place; where another worker was faster, its equal one stands."""
-    try:
-        draft.rename(target)
-    except OSError:
-        if open_tokens(target.parent, target.name) is None:
-            shutil.rmtree(target, ignore_errors=True)
-            draft.rename(target)
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._out:
+            if kind is not None:
+                return
+            self._out.flush()
+            os.fsync(self._out.fileno())
+        meta = {"dtype": np.dtype(self._dtype).name, "tokens": self.count}
+        write_durably(self._draft / "meta.json", json.dumps(meta))
 
 
 def _fill(draft: Path, sources: Sequence[SourceFile], tokenizer: Tokenizer, progress: Progress) -> None:
-    dtype = np.uint8 if tokenizer.vocab <= 1 << 8 else np.uint16 if tokenizer.vocab <= 1 << 16 else np.uint32
-    total, done, count = sum(source.bytes for source in sources), 0, 0
-    with (draft / "tokens.bin").open("wb") as out:
+    total, done = sum(source.bytes for source in sources), 0
+    with TokenWriter(draft, tokenizer.vocab) as out:
         for source in sources:
             for piece, size in _read(source, tokenizer):
-                out.write(piece.astype(dtype).tobytes())
-                count += len(piece)
+                out.write(piece)
                 done += size
                 progress(min(done, total), total, source.name)
-        out.flush()
-        os.fsync(out.fileno())
     progress(total, total, "")
-    _write(draft / "meta.json", json.dumps({"dtype": np.dtype(dtype).name, "tokens": count}))
 
 
 def _read(source: SourceFile, tokenizer: Tokenizer) -> Iterator[tuple[Tokens, int]]:
@@ -148,13 +127,3 @@ def _read(source: SourceFile, tokenizer: Tokenizer) -> Iterator[tuple[Tokens, in
         raise DataError(
             f"{source.path} cannot be read: {error.strerror}", hint="the text must stay in place"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{new_token(4)}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

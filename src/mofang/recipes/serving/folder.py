@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from mofang.domain.hardware import Precision
 from mofang.errors import DataError
+from mofang.spec.weights import stored_weights
 
 __all__ = ["load_model", "load_tokenizer"]
 
@@ -29,12 +31,13 @@ def load_model(folder: Path, precision: Precision, device: torch.device) -> Any:
             raise DataError(
                 f"{folder} has no {needed}", hint="give a folder in Hugging Face format, with safetensors weights"
             )
+    stored_weights(folder)  # a torn file is named
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=_TYPES[precision], local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise DataError(
             f"{folder} cannot be loaded: {_first_line(error)}", hint="are config.json and the weights of one model?"
         ) from error

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 from mofang.clock import Clock
 from mofang.domain.events import EventKind
 from mofang.domain.recipe import DeviceKind, ServingConfig
-from mofang.errors import BackendError, SpecError
+from mofang.errors import BackendError, MofangError, SpecError
 from mofang.recipes.serving.engine import Engine
 from mofang.recipes.serving.folder import load_model, load_tokenizer
-from mofang.recipes.serving.meter import Meter, Traffic
+from mofang.recipes.serving.meter import Meter, Pulse, Traffic
 from mofang.recipes.serving.server import Service, make_server
 from mofang.recovery.worker import Worker
 
@@ -27,7 +28,8 @@ __all__ = ["TOKEN", "serve"]
 
 TOKEN = "MOFANG_SERVICE_TOKEN"  # noqa: S105 - the name of a variable
 _BEAT_S = 1.0
-_TELL_S = 5.0
+_TELL_S = 5.0  # between reports at first; later ones come less often
+_TELL_MOST_S = 60.0
 _DRAIN_S = 8.0
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -53,8 +55,22 @@ def serve(config: ServingConfig, worker: Worker, clock: Clock) -> None:
         service = Service(
             engine=engine, tokenizer=tokenizer or load_tokenizer(folder), meter=meter, name=config.name, token=token
         )
-        server = make_server(service, config.host, config.port + worker.rank if config.port else 0)
-        _run(server, service, worker, clock)
+        _run(_listen(service, config, worker), service, worker, clock)
+
+
+def _listen(service: Service, config: ServingConfig, worker: Worker) -> ThreadingHTTPServer:
+    """Return the server at the wanted port, else at the one it had before a restart, else at any."""
+    if config.port:
+        return make_server(service, config.host, config.port + worker.rank)
+    record = worker.attempt_dir.parent / f"port-{worker.rank:04d}" if worker.attempt_dir is not None else None
+    with suppress(OSError, ValueError, MofangError):
+        if record is not None:
+            return make_server(service, config.host, int(record.read_text(encoding="ascii")))
+    server = make_server(service, config.host, 0)
+    with suppress(OSError):
+        if record is not None:
+            record.write_text(str(server.server_address[1]), encoding="ascii")
+    return server
 
 
 def _device(config: ServingConfig, worker: Worker) -> torch.device:
@@ -74,15 +90,18 @@ def _run(server: ThreadingHTTPServer, service: Service, worker: Worker, clock: C
     host, port = str(server.server_address[0]), int(server.server_address[1])
     _tell(worker, EventKind.SERVING, url=f"http://{host}:{port}", model=service.name)
     start = told = clock.monotonic()
-    before = meter.read()
+    before, pulse = meter.read(), Pulse()
+    pause = _TELL_S
     while not ending.wait(_BEAT_S):
         if not engine.alive:
             raise BackendError("decoding ended unexpectedly", hint="the log above says why")
         now, traffic = clock.monotonic(), meter.read()
-        worker.heartbeat(traffic.output_tokens)
-        if now - told >= _TELL_S and traffic != before:
+        if pulse.beats(traffic):
+            # The time stands where a training has its step: two failures far apart are not the same one again.
+            worker.heartbeat(int(clock.now()))
+        if now - told >= pause and traffic != before:
             _tell(worker, EventKind.TRAFFIC, **_rates(before, traffic, now - told))
-            told, before = now, traffic
+            told, before, pause = now, traffic, min(2.0 * pause, _TELL_MOST_S)
     server.shutdown()
     _drain(meter, worker, clock)
     last = meter.read()
@@ -95,12 +114,13 @@ def _drain(meter: Meter, worker: Worker, clock: Clock) -> None:
     """Wait a while for the requests in flight."""
     start = clock.monotonic()
     while meter.read().running and clock.monotonic() - start < _DRAIN_S:
-        worker.heartbeat(meter.read().output_tokens)
+        worker.heartbeat(int(clock.now()))
         clock.sleep(0.05)
 
 
 def _rates(before: Traffic, after: Traffic, seconds: float) -> dict[str, Any]:
-    return {**asdict(after), "tokens_per_s": (after.output_tokens - before.output_tokens) / seconds}
+    made = after.output_tokens - before.output_tokens
+    return {**asdict(after), "tokens_per_s": made / seconds}
 
 
 def _tell(worker: Worker, kind: EventKind, **data: Any) -> None:

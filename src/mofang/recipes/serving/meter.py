@@ -9,22 +9,38 @@ from statistics import fmean
 
 from mofang.clock import Clock
 
-__all__ = ["Meter", "Ticket", "Traffic"]
+__all__ = ["Meter", "Pulse", "Ticket", "Traffic"]
 
 _RECENT = 512  # requests that latencies are averaged over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Counts since the start; seconds are means over recent requests, None before the first."""
+    """Counts since the start; latencies are means over recent requests, None before the first."""
 
     requests: int
     failed: int
     running: int
     input_tokens: int
     output_tokens: int
+    busy_s: float  # with a request at least
     ttft_s: float | None
     tpot_s: float | None
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Whether a service lives: it has nothing to do, or has done something since the last look.
+
+    One that has requests and makes no token of them hangs, however well its other threads are.
+    """
+
+    _tokens: int = -1
+
+    def beats(self, traffic: Traffic) -> bool:
+        """Return whether there is a sign of life in these counts."""
+        before, self._tokens = self._tokens, traffic.output_tokens
+        return traffic.running == 0 or traffic.output_tokens != before
 
 
 @dataclass(slots=True)
@@ -69,6 +85,8 @@ class Meter:
     _running: int = 0
     _input: int = 0
     _output: int = 0
+    _busy: float = 0.0  # until the last moment without a request
+    _busy_since: float = 0.0
     _ttft: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _tpot: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -79,6 +97,7 @@ class Meter:
     def arrived(self, tokens: int) -> Ticket:
         """Count a request with a prompt of so many tokens."""
         with self._lock:
+            self._busy_since = self._busy_since if self._running else self.now()
             self._requests += 1
             self._running += 1
             self._input += tokens
@@ -94,6 +113,8 @@ class Meter:
         with self._lock:
             self._running -= 1
             self._failed += failed
+            if self._running == 0:
+                self._busy += self.now() - self._busy_since
             if ttft is not None:
                 self._ttft.append(ttft)
             if tpot is not None:
@@ -108,6 +129,7 @@ class Meter:
                 running=self._running,
                 input_tokens=self._input,
                 output_tokens=self._output,
+                busy_s=self._busy + (self.now() - self._busy_since if self._running else 0.0),
                 ttft_s=fmean(self._ttft) if self._ttft else None,
                 tpot_s=fmean(self._tpot) if self._tpot else None,
             )

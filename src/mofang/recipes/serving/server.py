@@ -200,5 +200,5 @@ def _metrics(meter: Meter) -> str:
         if value is not None:
             kind = kinds.get(name, "counter")
             full = f"mofang_serving_{name}" + ("_total" if kind == "counter" else "")
-            lines += [f"# TYPE {full} {kind}", f"{full} {value:g}"]
+            lines += [f"# TYPE {full} {kind}", f"{full} {value:.12g}"]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,237 @@
+"""One pass over the units of a search: bounds first, then memory, then everything, for what may still be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mofang.domain.reasons import Reason
+from mofang.domain.scenario import Goal, Scenario
+from mofang.matching.bounds import Bounds, Least, bounds, coarse, frugal_ways
+from mofang.matching.candidates import Candidates
+from mofang.matching.enumeration import Product
+from mofang.matching.evaluation import Evaluated, Unit, evaluate, fitting
+from mofang.matching.leaders import COLUMNS, Leaders
+from mofang.matching.pareto import Front
+from mofang.matching.tally import Tally
+from mofang.matching.totals import device_power
+
+__all__ = ["Sweep", "goal_values"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_GOALS = (Goal.TIME, Goal.COST, Goal.ENERGY)
+_ROWS = 1 << 12  # layouts whose memory is looked at together
+_FIRST_BLOCK, _MOST_BLOCK = (
+    1 << 12,
+    1 << 17,
+)  # candidates evaluated together: few at first, as each block tells what to skip
+Class = tuple[int, bool, str]  # preference, whether the goal is unknown, method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Item:
+    """One product of one unit with its bounds; ``value`` is the least value of the goal of each layout."""
+
+    unit: Unit
+    product: Product
+    bounds: Bounds
+    value: Floats
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """What has been found so far.
+
+    Candidates are left out where even the bound of their layout is behind what will be shown in the goal asked for,
+    and some point of the front is nowhere worse than it in any goal.
+    """
+
+    scenario: Scenario
+    units: Sequence[Unit]
+    num_plans: int
+    prune: bool = True
+    leaders: dict[Class, Leaders] = field(default_factory=dict)
+    front: Front = field(default_factory=lambda: Front(len(_GOALS)))
+    tally: Tally = field(default_factory=Tally)
+    estimated: int = 0
+    block: int = _FIRST_BLOCK
+
+    def run(self) -> None:
+        """Look at everything, the most promising first."""
+        least = {unit.index: coarse(unit) for unit in self.units}
+        values = {unit.index: float(self._value(unit, least[unit.index])[0]) for unit in self.units}
+        for unit in sorted(self.units, key=lambda unit: (self._class(unit)[:2], values[unit.index], unit.index)):
+            points = _points(least[unit.index], np.zeros(1, dtype=np.int64))
+            hopeless = values[unit.index] > self._leaders(unit).limit and not self.front.may_join(points)[0]
+            if not (self.prune and hopeless):
+                for item in self._items(unit):
+                    self._visit(item)
+
+    def _items(self, unit: Unit) -> list[_Item]:
+        found = []
+        for one in unit.space.products:
+            if len(one):
+                bound = bounds(unit, one, known=self.prune)
+                found.append(_Item(unit=unit, product=one, bounds=bound, value=self._value(unit, bound.layouts())))
+        return sorted(found, key=lambda item: float(item.value.min()))
+
+    def _value(self, unit: Unit, least: Least) -> Floats:
+        if self._class(unit)[1]:
+            return least.device_seconds
+        return {Goal.TIME: least.pace, Goal.COST: least.cost, Goal.ENERGY: least.energy}[self.scenario.goal]
+
+    def _class(self, unit: Unit) -> Class:
+        pool, goal = unit.pool, self.scenario.goal
+        priced = {
+            Goal.TIME: True,
+            Goal.COST: pool.price_per_device_hour is not None,
+            Goal.ENERGY: device_power(pool) is not None,
+        }
+        preference = unit.option.preference if self.scenario.resources.ordered else 0
+        return preference, not priced[goal], unit.method.value
+
+    def _leaders(self, unit: Unit) -> Leaders:
+        return self.leaders.setdefault(
+            self._class(unit), Leaders(many=self.num_plans, groups=max(1, self.num_plans // 2))
+        )
+
+    def _visit(self, item: _Item) -> None:
+        """Look at a product's layouts by rising bound of the goal, then at those that only the front may want."""
+        order = np.argsort(item.value, kind="stable")
+        leaders = self._leaders(item.unit)
+        place = 0
+        while place < len(order) and item.value[order[place]] <= leaders.limit:
+            rows = order[place : place + _ROWS]
+            rows = rows[item.value[rows] <= leaders.limit]
+            place += len(rows)
+            self._look(item, rows)
+        rest = order[place:]
+        rest = rest[self.front.may_join(_points(item.bounds.layouts(), rest))]
+        for start in range(0, len(rest), _ROWS):
+            self._look(item, rest[start : start + _ROWS])
+
+    def _look(self, item: _Item, rows: Ints) -> None:
+        """Look at some layouts: at those that could fit, in the ways that are still wanted when their turn comes."""
+        rows = self._fitting(item, rows)
+        every = np.arange(len(item.product.ways))
+        place = 0
+        while place < len(rows):
+            chosen = rows[place : place + max(1, self.block // max(1, len(every)))]
+            place += len(chosen)
+            pairs = item.product.crossed(chosen, every)
+            if self.prune:
+                wanted = self._wanted(item, chosen)
+                pairs = pairs[0][wanted], pairs[1][wanted]
+            if len(pairs[0]):
+                self._evaluate(item.unit, item.product.numbers(*pairs), item.product.take(*pairs))
+                self.block = min(2 * self.block, _MOST_BLOCK)
+
+    def _wanted(self, item: _Item, rows: Ints) -> Ints:
+        """Return the places of the candidates that may still be shown, among these layouts in every way."""
+        least = item.bounds.candidates(rows)
+        wanted = (self._value(item.unit, least) <= self._leaders(item.unit).limit).ravel()
+        rest = np.flatnonzero(~wanted)
+        wanted[rest[self.front.may_join(_points(least, rest))]] = True
+        return np.flatnonzero(wanted)
+
+    def _fitting(self, item: _Item, rows: Ints) -> Ints:
+        """Return the layouts that fit in the way that needs least memory."""
+        unit, one = item.unit, item.product
+        frugal = frugal_ways(one.ways)
+        if not self.prune or unit.pool.is_cpu or len(frugal) == len(one.ways):
+            return rows
+        pairs = one.crossed(rows, frugal)
+        fit = fitting(self.scenario, unit, one.take(*pairs))
+        fits = ~fit.over_device.reshape(len(rows), len(frugal)).all(axis=1)
+        if not fits.all():
+            out = np.repeat(~fits, len(frugal))
+            self.tally.too_large(
+                unit, one.numbers(*pairs)[out], fit.device_bytes[out], int((~fits).sum()) * len(one.ways)
+            )
+        return rows[fits]
+
+    def _evaluate(self, unit: Unit, numbers: Ints, candidates: Candidates) -> None:
+        fit = fitting(self.scenario, unit, candidates)
+        self.tally.memory(unit, numbers, fit)
+        kept = np.flatnonzero(fit.fits)
+        if not len(kept):
+            return
+        whole = len(kept) == len(numbers)
+        found = evaluate(unit, candidates if whole else candidates.where(kept))
+        numbers, memory = (numbers, fit.device_bytes) if whole else (numbers[kept], fit.device_bytes[kept])
+        self.estimated += len(numbers)
+        infeasible = self._limits(unit, numbers, found)
+        value, points = goal_values(self.scenario.goal, found), _values(found)
+        if infeasible is not None:
+            value, points = np.where(infeasible, np.inf, value), np.where(infeasible[:, None], np.inf, points)
+        self._offer(unit, numbers, found, value, memory)
+        self._join(unit, numbers, points)
+
+    def _limits(self, unit: Unit, numbers: Ints, found: Evaluated) -> NDArray[np.bool_] | None:
+        """Return which candidates exceed the user's limits; None: no limit is known to be exceeded."""
+        limits = self.scenario.limits
+        over = None
+        for reason, values, allowed in (
+            (Reason.DEADLINE, found.totals.seconds, limits.deadline_s),
+            (Reason.BUDGET, found.totals.cost, limits.budget),
+        ):
+            if allowed is None or values is None:
+                continue
+            beyond = values > allowed if over is None else ~over & (values > allowed)
+            self.tally.limit(reason, unit, numbers, values, beyond)
+            over = beyond if over is None else over | beyond
+        return over
+
+    def _offer(self, unit: Unit, numbers: Ints, found: Evaluated, value: Floats, memory: Floats) -> None:
+        candidates, total = found.candidates, found.totals
+
+        def groups() -> Ints:
+            return unit.index * 2**32 + candidates.devices * 8 + candidates.sharding
+
+        def rows(chosen: NDArray[np.intp]) -> Floats:
+            columns = {
+                "value": value, "seconds": total.seconds, "devices": candidates.devices, "memory": memory,
+                "sharding": candidates.sharding, "unit": np.full(len(numbers), unit.index), "number": numbers,
+            }  # fmt: skip
+            return np.stack([columns[name][chosen].astype(np.float64) for name in COLUMNS], axis=1)
+
+        feasible = np.isfinite(value)
+        self.tally.feasible(unit, numbers, candidates.devices, feasible)
+        self._leaders(unit).offer(value, groups, rows)
+
+    def _join(self, unit: Unit, numbers: Ints, points: Floats) -> None:
+        joining = np.flatnonzero(self.front.may_join(points))
+        joining = joining[np.isfinite(points[joining]).any(axis=1)]
+        if len(joining):
+            keys = np.stack([np.full(len(joining), float(unit.index)), numbers[joining].astype(np.float64)], axis=1)
+            self.front.add(points[joining], keys)
+
+    def classes(self) -> Iterator[tuple[tuple[int, bool], Floats]]:
+        """Yield the rows of each preference and of known and unknown goals, all methods together, in order."""
+        for order in sorted({name[:2] for name in self.leaders}):
+            parts = [one.rows for name, one in sorted(self.leaders.items()) if name[:2] == order]
+            yield order, np.concatenate(parts)
+
+
+def goal_values(goal: Goal, found: Evaluated) -> Floats:
+    """Return what the goal minimises; device-seconds where that is unknown."""
+    total = found.totals
+    value = {Goal.TIME: total.pace, Goal.COST: total.cost, Goal.ENERGY: total.energy_j}[goal]
+    return total.device_seconds if value is None else value
+
+
+def _points(least: Least, rows: Ints) -> Floats:
+    """Return the bounds in every goal of some candidates or layouts, by their place."""
+    return np.stack([column.ravel()[rows] for column in (least.pace, least.cost, least.energy)], axis=1)
+
+
+def _values(found: Evaluated) -> Floats:
+    total = found.totals
+    unknown = np.full_like(total.pace, np.inf)
+    columns = (total.pace, unknown if total.cost is None else total.cost, total.energy_j)
+    return np.stack([unknown if column is None else column for column in columns], axis=1)

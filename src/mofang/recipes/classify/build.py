@@ -1,0 +1,38 @@
+"""The model in memory, laid out over ranks as the strategy says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mofang.domain.hardware import Precision
+from mofang.domain.recipe import ClassifyConfig
+from mofang.recipes.classify.model import Vit, initialise
+from mofang.recipes.training.parallel import Replicated
+
+__all__ = ["Built", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model with its first values, alike on every rank."""
+
+    model: Vit
+    layout: Replicated
+
+
+def build(config: ClassifyConfig, device: torch.device) -> Built:
+    """Return the model on its device."""
+    task = config.task
+    torch.set_float32_matmul_precision("highest")
+    dtype = torch.bfloat16 if config.strategy.precision is Precision.BF16 else torch.float32
+    with device:
+        model = Vit(task.model, channels=task.data.channels, classes=task.data.num_classes, dtype=dtype)
+    for name, value in model.named_parameters():
+        initialise(name, value, layers=task.model.layers, seed=task.seed)
+    layout = Replicated(model)
+    if config.strategy.compile:
+        for block in model.blocks:
+            block.compile()
+    return Built(model, layout)

@@ -1,0 +1,1 @@
+"""One module a kind of job: the keys of its file -> its task."""
