@@ -127,6 +127,19 @@ TRAINING = {
         ),
     ),
     "deepspeed": (
+        pretrain("Llama-3.1-8B", sequence=4096, global_batch=32),
+        plan(
+            "deepspeed",
+            devices=8,
+            nodes=1,
+            sharding=Sharding.FSDP,
+            precision=Precision.BF16,
+            recompute=Recompute.FULL,
+            accumulation=4,
+            offload=Offload.OPTIMIZER,
+        ),
+    ),
+    "trl-lora": (
         Finetune(
             model=CATALOG.model("Llama-3.1-8B"),
             model_path="/models/m",
@@ -143,7 +156,7 @@ TRAINING = {
             precision=Precision.BF16,
             recompute=Recompute.FULL,
             accumulation=4,
-            offload=Offload.OPTIMIZER,
+            method=Method.LORA,
         ),
     ),
 }
@@ -302,11 +315,6 @@ def test_degrees_in_the_command_are_those_of_the_plan():
             pretrain("gpt2", data=TextData(paths=("python-stdlib",))),
             plan("megatron", precision=Precision.BF16, sharding=Sharding.DDP),
             "reads one file or folder",
-        ),
-        (
-            TRAINING["deepspeed"][0],
-            plan("deepspeed", sharding=Sharding.DDP, method=Method.LORA),
-            "trains all weights, not lora",
         ),
     ],
 )

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from mofang.domain.hardware import Pool, Precision
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.plan import Plan, Role
+from mofang.domain.plan import Role
 from mofang.domain.scenario import Scenario, StrategyChoice
 from mofang.matching import match
-from mofang.matching.explain import sensitivities
 from mofang.matching.mixed_plans import mixed_plan
 from mofang.matching.mixtures import Mixture, mixtures
 from mofang.matching.options import find_options
@@ -110,25 +109,3 @@ def test_no_mixture_of_clusters_of_cores_or_where_workers_are_fixed(
     assert found(scenario, [replace(first, cluster=cores.cluster), cores]) == []
     fixed = pretrain(llama_7b, framework=None, global_batch=64, strategy=StrategyChoice(workers=16))
     assert found(fixed, [first, second]) == []
-
-
-def test_sensitivities_point_the_right_way(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool):
-    pool = replace(h100, counts=Range(16, 16))
-    scenario = pretrain(llama_7b, framework=None, global_batch=96, validate_every=0)
-    plan = match(scenario, [pool]).plans[0]
-    rows = {(row.what, row.change): row.effect for row in sensitivities(scenario, [pool], plan)}
-    effects = {what: effect for (what, _), effect in rows.items()}
-    assert ("network", "800G instead of 400G NICs") in rows
-    assert effects["network"] >= 0.0
-    assert effects["memory"] >= 0.0
-    assert 0.0 < rows["devices", "one more node"] <= 0.55
-    assert 0.5 < rows["devices", "twice the devices"] <= 1.05
-    assert list(rows.values()) == sorted(rows.values(), reverse=True)
-
-
-def test_nothing_to_say_of_what_is_not_estimated(pretrain: Build, small: ModelArchitecture, cores: Pool, h100: Pool):
-    scenario = pretrain(small, global_batch=8)
-    plan: Plan = match(scenario, [cores]).plans[0]
-    assert sensitivities(scenario, [h100], plan) == ()
-    assert sensitivities(scenario, [cores], replace(plan, estimate=None)) == ()
-    assert {row.what for row in sensitivities(scenario, [cores], plan)} <= {"scale-up", "batch", "devices"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -21,12 +21,13 @@ class Framework:
     """One framework, as ``data/frameworks.yaml`` describes it.
 
     ``cuts`` are the parallelisms beside data parallelism (tp, pp, vpp, cp, ep, attention-dp), ``models`` the kinds it
-    builds (dense, moe, mla), ``version`` the one whose flags the launcher writes.
+    builds (dense, moe, mla), ``version`` the one whose flags the launcher writes. ``launches`` says for which methods
+    of which tasks Mofang writes a command; ``recipe`` marks its own programs.
     """
 
     name: str
     tasks: frozenset[str]
-    vendors: frozenset[str]  # "any": all of them, and processor cores
+    vendors: frozenset[str]  # "any": all of them, "cores": processor cores
     models: frozenset[str]
     precisions: frozenset[Precision]
     methods: frozenset[Method] = frozenset()
@@ -35,13 +36,19 @@ class Framework:
     cuts: frozenset[str] = frozenset()
     offloads: frozenset[Offload] = frozenset({Offload.NONE})
     disaggregated: bool = False
-    launcher: bool = False
+    launches: Mapping[str, frozenset[Method]] = field(default_factory=dict)
+    recipe: bool = False
     version: str = ""
     aliases: tuple[str, ...] = ()
 
     def runs_on(self, vendor: str) -> bool:
         """Whether it runs on the vendor's chips; "" means processor cores."""
-        return "any" in self.vendors or vendor in self.vendors
+        return "any" in self.vendors or (vendor or "cores") in self.vendors
+
+    @property
+    def launcher(self) -> bool:
+        """Whether Mofang writes commands for it at all."""
+        return bool(self.launches)
 
 
 @cache
@@ -56,7 +63,8 @@ def _framework(name: str, row: Mapping[str, Any]) -> Framework:
         name=name,
         offloads=frozenset(map(Offload, row.get("offloads", ["none"]))),
         disaggregated=row.get("disaggregated", False),
-        launcher=row["launcher"],
+        launches=_launches(row),
+        recipe=row.get("recipe", False),
         version=row.get("version", ""),
         aliases=tuple(row.get("aliases", ())),
         tasks=frozenset(row["tasks"]),
@@ -68,6 +76,14 @@ def _framework(name: str, row: Mapping[str, Any]) -> Framework:
         recomputes=frozenset(map(Recompute, row.get("recomputes", ()))),
         cuts=frozenset(row.get("cuts", ())),
     )
+
+
+def _launches(row: Mapping[str, Any]) -> dict[str, frozenset[Method]]:
+    written = row["launcher"]
+    if isinstance(written, Mapping):
+        return {task: frozenset(map(Method, methods)) for task, methods in written.items()}
+    methods = frozenset(map(Method, row.get("methods", ())))
+    return dict.fromkeys(row["tasks"], methods) if written else {}
 
 
 def framework_named(text: str) -> Framework | None:

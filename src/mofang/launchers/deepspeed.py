@@ -23,25 +23,63 @@ _STAGES = {Sharding.NONE: 0, Sharding.DDP: 0, Sharding.ZERO1: 1, Sharding.ZERO2:
 
 
 def deepspeed_program(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path, folder: str) -> Program:
-    """Return the command line and ``deepspeed.json``; ``folder`` holds transformers' ``run_clm.py``.
+    """Return the command line and ``deepspeed.json``.
+
+    Pre-training runs transformers' ``run_clm.py``, which ``folder`` holds; fine-tuning, in full or with adapters, runs
+    TRL's script.
 
     Raises:
-        SpecError: the script trains all weights only, and starts from a folder.
+        SpecError: the plan or the task asks for what the script cannot do.
     """
     strategy = plan.strategy
-    if strategy.method is not Method.FULL:
-        raise SpecError(f"run_clm.py trains all weights, not {strategy.method}", hint="choose another framework")
-    table, rates = flag_table("deepspeed"), task.optimisation
-    start = task.model_path if isinstance(task, Finetune) else None
+    shared = _shared(task, plan, attempt_dir)
+    if isinstance(task, Finetune):
+        table, program = flag_table("trl"), flag_table("trl").program
+        values = _finetune(task, strategy.method)
+    else:
+        table = flag_table("deepspeed")
+        program = (f"{folder}/{table.program[0]}",)
+        values = _pretrain(task)
+    return Program(
+        argv=(sys.executable, *program, *table.words({**values, **shared})),
+        files={"deepspeed.json": json.dumps(deepspeed_settings(strategy, task.optimisation.clip_norm), indent=2)},
+    )
+
+
+def _pretrain(task: Pretrain) -> dict[str, Any]:
     tokenizer = str(Path(task.data.tokenizer).parent)
-    values: dict[str, Any] = {
-        "model": start,
-        "config": None if start else tokenizer,
+    return {
+        "config": tokenizer,
         "tokenizer": tokenizer,
         "data": data_path(task, "deepspeed"),
         "validation_percent": max(1, round(100 * task.data.validation_fraction)),
         "sequence": task.sequence,
         "train": True,
+    }
+
+
+def _finetune(task: Finetune, method: Method) -> dict[str, Any]:
+    if task.model_path is None:
+        raise SpecError(f"model {task.model.name} has no folder to start from", hint="name the folder of its weights")
+    adapted = method is not Method.FULL
+    return {
+        "model": task.model_path,
+        "dtype": "bfloat16",
+        "data": str(Path(data_path(task, "trl")).parent),  # it reads a folder of JSON lines
+        "sequence": task.sequence,
+        "packing": task.packing,
+        "adapter": adapted,
+        "lora_rank": task.adapter.rank if adapted else None,
+        "lora_alpha": round(task.adapter.alpha) if adapted else None,
+        "lora_dropout": task.adapter.dropout if adapted else None,
+        "lora_targets": task.adapter.targets if adapted else None,
+        "four_bits": method is Method.QLORA,
+    }
+
+
+def _shared(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path) -> dict[str, Any]:
+    strategy, rates = plan.strategy, task.optimisation
+    return {
         "settings": str(attempt_dir / "deepspeed.json"),
         "folder": str(attempt_dir.parent / "checkpoints"),
         "micro_batch": strategy.micro_batch,
@@ -63,10 +101,6 @@ def deepspeed_program(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path, 
         "log_every": task.log_every,
         "seed": task.seed,
     }
-    return Program(
-        argv=(sys.executable, f"{folder}/{table.program[0]}", *table.words(values)),
-        files={"deepspeed.json": json.dumps(deepspeed_settings(strategy, rates.clip_norm), indent=2)},
-    )
 
 
 def deepspeed_settings(strategy: Strategy, clip_norm: float) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def answer(scenario: Scenario, work: Work, sweep: Sweep) -> MatchResult:
 
     The best plan is always among those shown. Half of the places go to the best of other sizes, shardings and
     frameworks, so that a job has something to start with when its favourite devices are taken, and the best of each
-    method is there; the rest go to the next best of all.
+    method and of each kind of device is there; the rest go to the next best of all.
     """
     total = sum(len(unit.space) for unit in sweep.units)
     shown = _shown(sweep)
@@ -62,19 +62,22 @@ def _shown(sweep: Sweep) -> Floats:
     rows = np.concatenate(parts)
     many = sweep.num_plans
     different = first_of_groups(rows)[: max(1, many // 2)]
-    chosen = {*different.tolist(), *_first_of_methods(sweep.units, rows)[: many - 1]}
+    needed = _firsts(sweep.units, rows)[:many]
+    chosen = {*needed, *different.tolist()[: max(0, many - len(needed))]}
     others = (place for place in range(len(rows)) if place not in chosen)
     while len(chosen) < min(many, len(rows)):
         chosen.add(next(others))
     return rows[sorted(chosen)[:many], -2:]
 
 
-def _first_of_methods(units: Sequence[Unit], rows: Floats) -> list[int]:
-    """Return the place of the best row of each method."""
-    firsts: dict[str, int] = {}
-    for place, unit in enumerate(rows[:, -2].astype(int)):
-        firsts.setdefault(units[unit].method.value, place)
-    return sorted(firsts.values())
+def _firsts(units: Sequence[Unit], rows: Floats) -> list[int]:
+    """Return the places of the best row of all, and of each method and each kind of device."""
+    firsts: dict[object, int] = {}
+    for place, index in enumerate(rows[:, -2].astype(int)):
+        unit = units[index]
+        firsts.setdefault(unit.method, place)
+        firsts.setdefault((unit.option.pool.cluster, unit.option.pool.accelerator.name), place)
+    return sorted(set(firsts.values()))
 
 
 def _front(sweep: Sweep) -> Floats:

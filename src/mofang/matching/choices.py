@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 
 from mofang.catalog.frameworks import Framework, frameworks
 from mofang.domain.hardware import Pool
@@ -14,12 +16,13 @@ from mofang.matching.work import Work
 
 __all__ = ["LOCAL", "choose_frameworks", "is_recipe", "model_kind"]
 
+_NO_LAUNCHER = "has no launcher"
 LOCAL = "local"  # the cluster of the hosts that run Mofang itself, where nothing but its own recipes is installed
 
 
 def is_recipe(framework: Framework) -> bool:
     """Whether it is one of Mofang's own programs, which run on any device."""
-    return framework.launcher and "any" in framework.vendors
+    return framework.recipe
 
 
 def model_kind(model: ModelArchitecture) -> str:
@@ -33,17 +36,31 @@ def choose_frameworks(work: Work, kind: str, option: Option) -> tuple[tuple[Fram
     """Return the frameworks to plan with for a task of this ``kind``, or a rejection that says what each lacks.
 
     Mofang's own recipes alone are taken where they run without more: on processor cores, and on this machine's chips;
-    elsewhere all that it writes commands for.
+    elsewhere all that it writes commands for. Where there is none, those that it only knows: such a plan is to compare
+    hardware with, and says so.
     """
-    lacks = {
-        one.name: tuple(_lacks(one, work, kind, option.pool)) for one in frameworks().values() if kind in one.tasks
-    }
-    can = [frameworks()[name] for name, missing in lacks.items() if not missing]
+    known = (_startable(one.name, kind) for one in frameworks().values() if kind in one.tasks)
+    lacks = {one.name: tuple(_lacks(one, work, kind, option.pool)) for one in known}
+    can = [_startable(name, kind) for name, missing in lacks.items() if not missing]
     own = [one for one in can if is_recipe(one)]
     at_home = option.pool.is_cpu or option.pool.cluster == LOCAL
     if at_home and own and work.strategy.framework is None:
         return tuple(own), []
+    can = can or [one for one in frameworks().values() if kind in one.tasks and _only_known(one, work, kind, option)]
     return (tuple(can), []) if can else ((), [_rejection(work, option, lacks)])
+
+
+def _only_known(framework: Framework, work: Work, kind: str, option: Option) -> bool:
+    """Whether the framework lacks nothing but that Mofang writes a command for it."""
+    return tuple(_lacks(framework, work, kind, option.pool)) == (_NO_LAUNCHER,)
+
+
+@cache
+def _startable(name: str, kind: str) -> Framework:
+    """Return the framework with those of its methods that Mofang writes commands for: a plan must be one to start."""
+    framework = frameworks()[name]
+    launched = framework.launches.get(kind, frozenset())
+    return replace(framework, methods=framework.methods & launched)
 
 
 def _lacks(framework: Framework, work: Work, kind: str, pool: Pool) -> Iterator[str]:
@@ -51,8 +68,8 @@ def _lacks(framework: Framework, work: Work, kind: str, pool: Pool) -> Iterator[
     asked = work.strategy
     if asked.framework is not None and asked.framework not in {framework.name, *framework.aliases}:
         yield f"is not {asked.framework}"
-    if not framework.launcher:
-        yield "has no launcher"
+    if kind not in framework.launches:
+        yield _NO_LAUNCHER
     if not framework.runs_on("" if pool.is_cpu else pool.accelerator.vendor):
         yield f"does not run on {pool.accelerator.vendor or 'cores'}"
     model = model_kind(work.model)
@@ -108,7 +125,7 @@ def _rejection(work: Work, option: Option, lacks: dict[str, tuple[str, ...]]) ->
 
 
 def _is_elsewhere(reason: str) -> bool:
-    return reason.startswith(("does not run on", "has no launcher", "is not ", "does not build", "does not train"))
+    return reason.startswith(("does not run on", _NO_LAUNCHER, "is not ", "does not build", "does not train"))
 
 
 def _asked(work: Work) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 
 from mofang.domain.estimate import Estimate
 from mofang.domain.reasons import Reason, Rejection
-from mofang.matching.sensitivity import Sensitivity, sensitivities
 
-__all__ = ["Sensitivity", "estimate_rows", "rejection_row", "sensitivities"]
+__all__ = ["estimate_rows", "rejection_row"]
 
 _UNITS = {
     Reason.MEMORY: "bytes",

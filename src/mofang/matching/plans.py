@@ -186,6 +186,14 @@ def _quality_evidence(scenario: Scenario, found: Evaluated, one: Candidates) -> 
     """Say what differs in the result, where the choice was not the user's: ranks compare time, cost and energy only."""
     work, rows = found.unit.work, []
     method = METHODS[one.method[0]]
+    framework = found.unit.framework
+    if method not in framework.launches.get(scenario.task.kind, frozenset()):
+        rows.append(
+            Evidence(
+                what=f"no launcher: Mofang writes no command for {framework.name} here; the plan is to compare with",
+                source="the table of frameworks",
+            )
+        )
     if len(work.methods) > 1:
         rows.append(
             Evidence(

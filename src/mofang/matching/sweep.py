@@ -56,6 +56,7 @@ class Sweep:
     num_plans: int
     prune: bool = True
     leaders: dict[Class, Leaders] = field(default_factory=dict)
+    pools: dict[tuple[tuple[int, bool], int], Leaders] = field(default_factory=dict)
     front: Front = field(default_factory=lambda: Front(len(_GOALS)))
     tally: Tally = field(default_factory=Tally)
     estimated: int = 0
@@ -67,7 +68,7 @@ class Sweep:
         values = {unit.index: float(self._value(unit, least[unit.index])[0]) for unit in self.units}
         for unit in sorted(self.units, key=lambda unit: (self._class(unit)[:2], values[unit.index], unit.index)):
             points = _points(least[unit.index], np.zeros(1, dtype=np.int64))
-            hopeless = values[unit.index] > self._leaders(unit).limit and not self.front.may_join(points)[0]
+            hopeless = values[unit.index] > self._limit(unit) and not self.front.may_join(points)[0]
             if not (self.prune and hopeless):
                 for item in self._items(unit):
                     self._visit(item)
@@ -100,14 +101,25 @@ class Sweep:
             self._class(unit), Leaders(many=self.num_plans, groups=max(1, self.num_plans // 2))
         )
 
+    def _best_of_pool(self, unit: Unit) -> tuple[Leaders, ...]:
+        """Return who keeps the best candidate of the unit's pool, where there are places for all pools."""
+        pools = {id(one.option.pool) for one in self.units}
+        if not 1 < len(pools) <= self.num_plans:
+            return ()
+        key = (self._class(unit)[:2], id(unit.option.pool))
+        return (self.pools.setdefault(key, Leaders(many=1, groups=1)),)
+
+    def _limit(self, unit: Unit) -> float:
+        """Return the value beyond which no candidate of the unit will be shown."""
+        return max(leaders.limit for leaders in (self._leaders(unit), *self._best_of_pool(unit)))
+
     def _visit(self, item: _Item) -> None:
         """Look at a product's layouts by rising bound of the goal, then at those that only the front may want."""
         order = np.argsort(item.value, kind="stable")
-        leaders = self._leaders(item.unit)
         place = 0
-        while place < len(order) and item.value[order[place]] <= leaders.limit:
+        while place < len(order) and item.value[order[place]] <= self._limit(item.unit):
             rows = order[place : place + _ROWS]
-            rows = rows[item.value[rows] <= leaders.limit]
+            rows = rows[item.value[rows] <= self._limit(item.unit)]
             place += len(rows)
             self._look(item, rows)
         rest = order[place:]
@@ -134,7 +146,7 @@ class Sweep:
     def _wanted(self, item: _Item, rows: Ints) -> Ints:
         """Return the places of the candidates that may still be shown, among these layouts in every way."""
         least = item.bounds.candidates(rows)
-        wanted = (self._value(item.unit, least) <= self._leaders(item.unit).limit).ravel()
+        wanted = (self._value(item.unit, least) <= self._limit(item.unit)).ravel()
         rest = np.flatnonzero(~wanted)
         wanted[rest[self.front.may_join(_points(least, rest))]] = True
         return np.flatnonzero(wanted)
@@ -202,7 +214,8 @@ class Sweep:
 
         feasible = np.isfinite(value)
         self.tally.feasible(unit, numbers, candidates.devices, feasible)
-        self._leaders(unit).offer(value, groups, rows)
+        for leaders in (self._leaders(unit), *self._best_of_pool(unit)):
+            leaders.offer(value, groups, rows)
 
     def _join(self, unit: Unit, numbers: Ints, points: Floats) -> None:
         joining = np.flatnonzero(self.front.may_join(points))
@@ -212,10 +225,11 @@ class Sweep:
             self.front.add(points[joining], keys)
 
     def classes(self) -> Iterator[tuple[tuple[int, bool], Floats]]:
-        """Yield the rows of each preference and of known and unknown goals, all methods together, in order."""
+        """Yield the rows of each preference and of known and unknown goals, all methods and pools together."""
         for order in sorted({name[:2] for name in self.leaders}):
             parts = [one.rows for name, one in sorted(self.leaders.items()) if name[:2] == order]
-            yield order, np.concatenate(parts)
+            parts += [one.rows for (other, _), one in self.pools.items() if other == order]
+            yield order, np.unique(np.concatenate(parts), axis=0)
 
 
 def goal_values(goal: Goal, found: Evaluated) -> Floats:
