@@ -370,6 +370,10 @@ def test_dense_layers_in_the_middle_are_refused(tmp_path):
     file = write(tmp_path, CONFIGS["qwen3-30b-a3b"] | {"mlp_only_layers": [3]})
     with pytest.raises(CatalogError, match="key 'mlp_only_layers' names other layers"):
         read_config(file)
+    for odd in (True, 3, "x"):
+        file = write(tmp_path, CONFIGS["qwen3-30b-a3b"] | {"mlp_only_layers": odd})
+        with pytest.raises(CatalogError, match="mlp_only_layers"):
+            read_config(file)
 
 
 def test_an_unknown_type_says_which_is_near(tmp_path):

@@ -59,7 +59,7 @@ def _qwen3_moe(config: Config) -> ModelArchitecture:
 
 def _sparse_layers(config: Config) -> dict[str, int]:
     dense = config.values.get("mlp_only_layers") or []
-    if dense != list(range(len(dense))):
+    if not isinstance(dense, list) or dense != list(range(len(dense))):
         raise config.error("mlp_only_layers", "names other layers than the first ones, which is not understood")
     return {"dense_layers": len(dense), "every": config.count("decoder_sparse_step", default=1)}
 
