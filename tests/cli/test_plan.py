@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from dataclasses import replace
@@ -12,9 +13,10 @@ import yaml
 from mofang.catalog.knowledge import Catalog
 from mofang.cli import jobfile, session
 from mofang.cli.basis import print_basis
+from mofang.cli.labels import Label, place_labels
 from mofang.cli.main import main
-from mofang.cli.pareto import write_picture
-from mofang.cli.plans import print_plans, require_plans
+from mofang.cli.pareto import time_ticks, write_picture
+from mofang.cli.plans import print_plans, print_rejections, require_plans
 from mofang.cli.settings import home
 from mofang.cli.starting import start_script
 from mofang.client import Client
@@ -38,6 +40,7 @@ from mofang.domain.strategy import Offload, Parallelism, Recompute, Sharding, St
 from mofang.errors import InfeasibleError, SpecError
 from mofang.matching import match, sensitivities
 from mofang.report.layouts import chip_text
+from mofang.report.theme import LIGHT
 
 H100 = "NVIDIA H100-SXM-80GB"
 MODEL = ModelArchitecture(
@@ -114,7 +117,7 @@ def mixture() -> Plan:
     cut = whole.strategy.parallelism
     parts = (
         Part(role=Role.REPLICAS, placement=whole.placement, parallelism=cut, share=0.625),
-        Part(role=Role.REPLICAS, placement=other, parallelism=cut, share=0.375),
+        Part(role=Role.REPLICAS, placement=other, parallelism=cut, share=0.375, framework="mindspeed"),
     )
     return replace(whole, parts=parts)
 
@@ -137,6 +140,7 @@ def service(tpot: float = 0.02, **fields: object) -> Plan:
         time={"linear": 0.9 * tpot, "attention": 0.1 * tpot},
         prefill={"linear": 0.18, "attention": 0.02},
         memory={"weights": 40e9, "cache": 20e9},
+        kept=0.83,
         cost_per_million_tokens=1.73,
         energy_j_per_token=1.03,
         evidence=EVIDENCE,
@@ -173,7 +177,9 @@ def test_tables_fit_the_terminal(capsys, monkeypatch, width, plans, scenario):
 
 
 def test_what_is_the_same_in_all_plans_is_told_once(capsys, monkeypatch):
-    first, heading, *rows = shown(capsys, monkeypatch, 120, [plan(10), plan(11)], training(), currency="USD")
+    first, heading, *rows = shown(
+        capsys, monkeypatch, 120, [plan(10), plan(11)], training(), currency="USD", everything=True
+    )
     assert first == "in all plans: H100-SXM-80GB:64 on 8 nodes, megatron, bf16"
     assert heading.split()[:3] == ["#", "layout", "batch"]  # the layouts are alike, so the batch tells them apart
     assert "dp4 tp4 pp4 vpp2 zero1, selective" in rows[0]
@@ -181,10 +187,10 @@ def test_what_is_the_same_in_all_plans_is_told_once(capsys, monkeypatch):
 
 
 def test_unknown_costs_are_unknown_and_never_zero(capsys, monkeypatch):
-    lines = shown(capsys, monkeypatch, 200, [plan(10), plan(11, cost=None)], training())
+    lines = shown(capsys, monkeypatch, 200, [plan(10), plan(11, cost=None)], training(), everything=True)
     assert "cost" in lines[1]
     assert "unknown" in lines[3]
-    lines = shown(capsys, monkeypatch, 200, [plan(10, cost=None), plan(11, cost=None)], training())
+    lines = shown(capsys, monkeypatch, 200, [plan(10, cost=None), plan(11, cost=None)], training(), everything=True)
     assert "cost" not in lines[1]
     assert "unknown" not in "".join(lines)
 
@@ -193,13 +199,75 @@ def test_a_mixture_names_both_kinds_of_chips_and_their_shares(capsys, monkeypatc
     text = "\n".join(shown(capsys, monkeypatch, 250, [mixture(), plan(12)], training()))
     assert "H100-SXM-80GB:64 on 8 nodes + Ascend 910B2 64GB:64 on 8 nodes" in text
     assert "62% + 38% of the batch, dp4 tp4 pp4 vpp2 zero1" in text
+    assert "megatron + mindspeed" in text
+    assert "plan 1: one job on two kinds of chips, which nothing can start yet" in text
+
+
+def test_near_twins_are_left_out_and_keep_their_numbers(capsys, monkeypatch):
+    plans = [plan(10), plan(10.2, cut=Parallelism(dp=2, tp=8, pp=4)), plan(11, cut=Parallelism(dp=64))]
+    text = shown(capsys, monkeypatch, 120, plans, training(), currency="USD")
+    assert [row.split()[0] for row in text if row[:1].isdigit()] == ["1", "3", "1"]  # the last is the note
+    assert "1 near-twin of these" in "\n".join(text)
+    every = shown(capsys, monkeypatch, 120, plans, training(), currency="USD", everything=True)
+    assert [row.split()[0] for row in every if row[:1].isdigit()] == ["1", "2", "3"]
+
+
+def test_what_is_unsure_of_a_plan_is_said_beside_it(capsys, monkeypatch):
+    plans = [plan(10), plan(9, cut=Parallelism(dp=64), tight=True, unmeasured=("offload optimizer",))]
+    text = shown(capsys, monkeypatch, 200, plans, training(), currency="USD")
+    assert "71 GB tight" in text[3]
+    assert any(row.startswith("tight: ") for row in text)
+    assert any("plan 2: no measurement with offload optimizer in megatron" in row for row in text)
+
+
+def test_rows_that_say_nothing_of_the_devices_are_only_counted(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    detail = Rejection(code=Reason.MEMORY, what="64 x A", need=9e9, have=8e9, candidates=99, feasible=5, hint="less")
+    verdict = Rejection(code=Reason.MEMORY, what="64 x B", need=9e9, have=8e9, candidates=7, hint="more of them")
+    result = MatchResult(plans=(plan(10),), rejections=(detail, verdict))
+    print_rejections(result, everything=False)
+    text = capsys.readouterr().out
+    assert "64 x B" in text
+    assert "64 x A" not in text
+    assert "99 more candidates on these devices are ruled out" in text
+    print_rejections(result, everything=True)
+    assert "64 x A" in capsys.readouterr().out
+
+
+def test_names_in_a_picture_lie_apart_and_inside(tmp_path):
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy
+    from matplotlib.text import Annotation, Text  # noqa: PLC0415
+
+    figure = Figure(figsize=(8.0, 5.0), dpi=100)
+    axes = figure.add_subplot()
+    axes.step([0, 1, 2, 3], [3, 2, 1, 0.9], where="post")
+    axes.plot([0, 1, 2, 3], [3, 2, 1, 0.9], "o")
+    labels = [Label(x, y, f"name of point {x}", str(x)) for x, y in zip((0, 1, 2, 3), (3, 2, 1, 0.9), strict=True)]
+    crowd = [Label(3, 0.9, f"another name {k}", "") for k in range(30)]
+    assert place_labels(figure, axes, [*labels, *crowd], LIGHT) >= 4
+    texts = [one for one in axes.get_children() if isinstance(one, Annotation)]
+    boxes = [Text.get_window_extent(one) for one in texts]
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first", "last"),
+    [(4 * 3600, 20 * 86400, "6 h", "14 days"), (90, 1e6, "2 min", "4 days"), (3600 * 20, 3600 * 30, "20 h", "30 h")],
+)
+def test_time_is_told_in_round_hours_and_days(low, high, first, last):
+    ticks = time_ticks(low, high)
+    assert 2 <= len(ticks) <= 11
+    assert (ticks[0][1], ticks[-1][1]) == (first, last)
+    assert all(low <= seconds <= high for seconds, _ in ticks)
 
 
 def test_a_service_shows_latencies_with_their_tail_and_how_much_more_it_takes(capsys, monkeypatch):
-    lines = shown(capsys, monkeypatch, 200, [service(), service(0.03)], serving(), currency="USD")
-    for word in ("TTFT..p95", "TPOT..p95", "max req/s", "USD/M"):
+    lines = shown(capsys, monkeypatch, 200, [service(), service(0.03)], serving(), currency="USD", everything=True)
+    for word in ("TTFT..p95", "TPOT..p95", "kept", "max req/s", "USD/M"):
         assert word in lines[1]
-    for word in ("2 x (tp4)", "200..400ms", "20..24ms", "7.35..13.2", "1.73"):
+    for word in ("2 x (tp4)", "200..400ms", "20..24ms", "83%", "7.35..13.2", "1.73"):
         assert word in lines[2]
     assert "fp8, kv bf16" in lines[0]
     assert "tokens/s" in shown(capsys, monkeypatch, 200, [service()], serving(rate=None))[0]

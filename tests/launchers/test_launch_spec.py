@@ -252,8 +252,10 @@ def test_a_node_that_is_gone_is_said():
 
 def test_a_plan_for_another_framework_is_never_run_by_a_recipe():
     plan = plan_for()
-    with pytest.raises(BackendError, match="no recipe of Mofang runs a pretrain scenario with megatron"):
-        render(plan=replace(plan, strategy=replace(plan.strategy, framework="megatron")))
+    with pytest.raises(SpecError, match="no recipe of Mofang runs a pretrain scenario with finetune"):
+        render(plan=replace(plan, strategy=replace(plan.strategy, framework="finetune")))
+    with pytest.raises(SpecError, match="there is no launcher for pretrain with maxtext"):
+        render(plan=replace(plan, strategy=replace(plan.strategy, framework="maxtext")))
 
 
 def test_a_model_that_the_recipe_cannot_build_is_said_before_anything_starts():

@@ -51,7 +51,7 @@ def test_every_candidate_is_whole(
     assert ((c.vpp == 1) | ((c.pp > 1) & (c.accumulation % c.pp == 0))).all()
     alone = c.dp * c.cp == 1
     assert ((c.sharding == SHARDINGS.index(Sharding.NONE)) == alone).all()
-    columns = np.stack([getattr(c, name) for name in Candidates.__slots__], axis=1)
+    columns = np.stack([getattr(c, name) for name in Candidates.__dataclass_fields__], axis=1)
     assert len(np.unique(columns, axis=0)) == len(c)
 
 
@@ -69,7 +69,7 @@ def test_numbers_pick_the_same_candidates(pretrain: Build, llama_7b: ModelArchit
     found = space(pretrain(llama_7b, framework=None), h100)
     numbers = np.array([len(found) - 1, 0, 17, 3])
     whole, picked = everything(found), found.pick(numbers)
-    for name in Candidates.__slots__:
+    for name in Candidates.__dataclass_fields__:
         assert (getattr(picked, name) == getattr(whole, name)[numbers]).all()
 
 

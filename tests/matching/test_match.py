@@ -1,5 +1,6 @@
 """The search: what is feasible, how it is ranked, and why the rest is not there."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,13 +11,15 @@ from hypothesis import strategies as st
 from mofang.domain.codec import decode, encode
 from mofang.domain.hardware import Pool, Precision
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.plan import MatchResult
+from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.reasons import Reason, precedence
 from mofang.domain.scenario import Command, Finetune, Goal, Limits, Resources, Scenario, StrategyChoice, TextData
 from mofang.domain.strategy import Method, Offload, Recompute, Sharding
 from mofang.errors import UsageError
 from mofang.matching import estimate_rows, match, rejection_row
+from mofang.matching.shortlist import TIGHT
 from mofang.matching.totals import device_limit
+from mofang.matching.unmeasured import untried_deviation
 from mofang.units import DeviceRequest, Range
 
 Build = Callable[..., Scenario]
@@ -91,14 +94,21 @@ def test_more_memory_never_means_fewer_plans(
     assert count(gigabytes + more) >= count(gigabytes)
 
 
+def counted(plan: Plan, value: float) -> float:
+    """Return what a plan counts as: what is unsure of it makes it worse."""
+    return (
+        value * (TIGHT if plan.estimate.tight else 1.0) * math.exp(untried_deviation() * len(plan.estimate.unmeasured))
+    )
+
+
 def test_plans_are_ranked_by_time_and_the_best_is_first(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool):
     scenario = pretrain(llama_7b, global_batch=256)
     few = match(scenario, [h100]).plans
     every = match(scenario, [h100], num_plans=EVERYTHING).plans
-    times = [plan.estimate.total_time_s for plan in every]
-    assert times == sorted(times)
+    for plans in (few, every):
+        times = [counted(plan, plan.estimate.total_time_s) for plan in plans]
+        assert times == sorted(times)
     assert few[0] == every[0]
-    assert [plan.estimate.total_time_s for plan in few] == sorted(plan.estimate.total_time_s for plan in few)
 
 
 def test_a_job_may_also_run_on_fewer_devices(pretrain: Build, llama_7b: ModelArchitecture, h100: Pool):
@@ -110,7 +120,7 @@ def test_cost_ranks_by_money_and_an_unknown_price_is_not_free(pretrain: Build, l
     priced = replace(h100, price_per_device_hour=2.0, counts=Range(8, 64))
     scenario = pretrain(llama_7b, global_batch=256, goal=Goal.COST)
     plans = match(scenario, [h100, priced], num_plans=EVERYTHING).plans
-    known = [plan.estimate.cost for plan in plans if plan.estimate.cost is not None]
+    known = [counted(plan, plan.estimate.cost) for plan in plans if plan.estimate.cost is not None]
     assert known == sorted(known)
     assert plans[0].estimate.cost is not None
     assert plans[-1].estimate.cost is None

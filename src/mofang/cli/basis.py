@@ -25,7 +25,7 @@ def print_basis(result: MatchResult, *, currency: str = "") -> None:
     if estimate is None:
         return
     line()
-    line(paint(f"plan 1: {hardware_text(plan)}, {plan.strategy.framework}, {layout_text(plan)}", "bold"))
+    line(paint(f"plan 1: {hardware_text(plan)}, {' + '.join(plan.frameworks)}, {layout_text(plan)}", "bold"))
     if isinstance(estimate, ServiceEstimate):
         _print_facts(_service_facts(estimate))
         _print_parts("an iteration of decoding", estimate.time, "s")
@@ -65,7 +65,8 @@ def _training_facts(plan: Plan, estimate: Estimate, currency: str) -> Iterator[t
 
 def _part_text(part: Part) -> str:
     where = f"{chip_text(part.placement.accelerator)}:{part.placement.num_devices}"
-    return f"{part.share:.1%} of the {_WHOLES.get(part.role, 'requests')} on {where}: {cuts_text(part.parallelism)}"
+    share = f"{part.share:.1%} of the {_WHOLES.get(part.role, 'requests')}"
+    return f"{share} on {where} with {part.framework}: {cuts_text(part.parallelism)}"
 
 
 _WHOLES = {Role.STAGES: "layers", Role.REPLICAS: "batch"}
@@ -80,6 +81,8 @@ def _service_facts(one: ServiceEstimate) -> Iterator[tuple[str, str]]:
     yield "tokens/s", f"{show_count(one.tokens_per_s)}, 90 %: {span(rates.low, rates.high)}"
     for name, value, interval in (("TTFT", one.ttft_s, one.ttft_90), ("TPOT", one.tpot_s, one.tpot_90)):
         yield name, f"{show_duration(value)}, 90 %: {between(interval.low, interval.high)}{_doubt(interval, value)}"
+    if one.kept is not None:
+        yield "level", f"kept with a probability of {one.kept:.0%}, as far as the intervals go"
     yield "cache", f"room for {show_count(one.kv_tokens)} tokens in each replica"
 
 
@@ -146,10 +149,10 @@ def _print_sensitivities(rows: Sequence[Sensitivity], what: str) -> None:
     if not rows:
         return
     line()
-    print_table(("if it were different (searched anew)", what), [(row.what, _gain(row.gain)) for row in rows])
-
-
-def _gain(gain: float) -> str:
-    if gain <= -1.0:
-        return "nothing fits"
-    return "no change" if abs(gain) < _TELLING else difference(gain)
+    telling = [row for row in rows if abs(row.gain) >= _TELLING]
+    if telling:
+        shown = [(row.what, "nothing fits" if row.gain <= -1.0 else difference(row.gain)) for row in telling]
+        print_table(("if it were different (searched anew)", what), shown)
+    same = [row.what for row in rows if abs(row.gain) < _TELLING]
+    if same:
+        _print_folded(f"{'no change' if telling else 'it would be no faster'} with {'; '.join(same)}")

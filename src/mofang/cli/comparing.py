@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mofang.cli.output import line, print_table
+from mofang.domain.estimate import Estimate
 from mofang.domain.plan import Plan
 from mofang.report.layouts import layout_text
 from mofang.report.words import energy_text, money, quantity
@@ -21,12 +22,26 @@ _Row = tuple[str, str, str, str]
 
 def print_comparison(first: Plan, second: Plan) -> None:
     """Print the figures in which two plans differ, and where a step, or an iteration, gains and loses."""
-    rows = [*_figures(first, second), *_parts(first, second)]
+    rows = [*_doubts(first, second), *_figures(first, second), *_parts(first, second)]
     line()
     if rows:
         print_table((f"why 1 before 2 ({layout_text(second)})", "plan 1", "plan 2", "difference"), rows)
     else:
         line(f"plans 1 and 2 ({layout_text(second)}) cannot be told apart")
+
+
+def _doubts(first: Plan, second: Plan) -> Iterator[_Row]:
+    """Yield what makes one of them less sure, which its rank pays for."""
+    one, two = first.estimate, second.estimate
+    if one is not None and two is not None:
+        if one.tight != two.tight:
+            yield "room in memory", _room(one), _room(two), ""
+        if one.unmeasured != two.unmeasured:
+            yield "unmeasured", ", ".join(one.unmeasured) or "nothing", ", ".join(two.unmeasured) or "nothing", ""
+
+
+def _room(one: Estimate) -> str:
+    return "tight" if one.tight else "enough"
 
 
 def _figures(first: Plan, second: Plan) -> Iterator[_Row]:
@@ -36,6 +51,7 @@ def _figures(first: Plan, second: Plan) -> Iterator[_Row]:
         "cost": money,
         "energy": energy_text,
         "cost/M tokens": money,
+        "level kept": lambda value: f"{value:.0%}",
         "TTFT": show_duration,
         "TPOT": show_duration,
         "memory": show_bytes,
@@ -51,7 +67,7 @@ def _values(plan: Plan) -> Mapping[str, float | None]:
     if plan.service is not None:
         one = plan.service.estimate
         figures = {"tokens/s": one.tokens_per_s, "TTFT": one.ttft_s, "TPOT": one.tpot_s, "memory": one.memory_bytes}
-        return {**figures, "cost/M tokens": one.cost_per_million_tokens}
+        return {**figures, "level kept": one.kept, "cost/M tokens": one.cost_per_million_tokens}
     if plan.estimate is None:
         return {}
     found = plan.estimate
@@ -74,7 +90,7 @@ def _parts(first: Plan, second: Plan) -> Iterator[_Row]:
     unit = "an iteration" if first.service is not None else "a step"
     for name in sorted(gaps, key=lambda name: -abs(gaps[name]))[:_MOST_PARTS]:
         if abs(gaps[name]) >= _TELLING * whole:
-            one, two = (quantity(found.get(name, 0.0), "s") for found in (mine, other))
+            one, two = (quantity(round(found.get(name, 0.0), 9), "s") for found in (mine, other))
             yield f"{unit}: {name}", one, two, f"{_percent(gaps[name] / whole)} of {unit}"
 
 

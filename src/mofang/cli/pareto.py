@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mofang.cli.labels import Label, place_labels
 from mofang.domain.plan import MatchResult, Plan
 from mofang.errors import UsageError
 from mofang.report.layouts import chip_text, cuts_text
@@ -17,16 +18,21 @@ from mofang.report.words import plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["check_picture", "write_picture"]
+__all__ = ["check_picture", "time_ticks", "write_picture"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _SIZE = (8.0, 5.0)  # inches
 _DPI = 160
 _WIDE = 8.0  # times from the smallest to the largest value, beyond which an axis is logarithmic
-_MOST_NAMES = 8
-_APART = 0.042  # of the height, between two names
-_GAP = 0.016  # of the width, between a point and its name
-_MIDDLE = 0.55  # of the width: beyond it names are written to the left
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+# Round times, and how they are told: what stands along an axis of time.
+_TICKS = (
+    *((seconds, f"{seconds:g} s") for seconds in (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)),
+    *((count * _MINUTE, f"{count} min") for count in (1, 2, 5, 10, 20, 30)),
+    *((count * _HOUR, f"{count} h") for count in (1, 2, 3, 6, 12)),
+    *((count * _DAY, plural(count, "day")) for count in (1, 2, 4, 7, 14, 30, 60, 120, 365)),
+)
+_MOST_TICKS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class _Axis:
 
     label: str
     value: Callable[[Plan], float | None]
+    is_time: bool = False  # in seconds, told in round minutes, hours and days
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +85,15 @@ def write_picture(path: Path, name: str, result: MatchResult, *, currency: str) 
     if not points:
         raise UsageError("nothing is known of these plans that could be drawn", hint="leave --plot out")
     with rc_context(LIGHT.settings()):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=_SIZE, layout="constrained", dpi=_DPI)
         axes = figure.add_subplot()
-        _draw(axes, points, LIGHT)
+        front = _lowest(points)
+        _draw(axes, front, [point for point in points if point not in front], LIGHT)
         axes.set_title(_title(name, result, points))
         axes.set_xlabel(across.label)
         axes.set_ylabel(up.label)
+        _scale(axes, points, is_time=across.is_time)
+        place_labels(figure, axes, _named(points, front), LIGHT)
         try:
             figure.savefig(path, dpi=_DPI)
         except OSError as error:
@@ -102,11 +112,7 @@ def _axes(result: MatchResult, currency: str) -> tuple[_Axis, _Axis]:
                 f"cost of a million tokens, {currency}", lambda p: _served(p, "cost_per_million_tokens")
             )
         return across, _Axis("tokens/s of each device", _tokens_per_device)
-    times = [plan.estimate.total_time_s for plan in plans if plan.estimate is not None] or [1.0]
-    unit, seconds = _unit(math.sqrt(min(times) * max(times)))
-    across = _Axis(
-        f"time to finish, {unit}", lambda plan: plan.estimate.total_time_s / seconds if plan.estimate else None
-    )
+    across = _Axis("time to finish", lambda plan: plan.estimate.total_time_s if plan.estimate else None, is_time=True)
     if any(plan.estimate is not None and plan.estimate.cost is not None for plan in plans):
         return across, _Axis(f"cost, {currency}", lambda plan: plan.estimate.cost if plan.estimate else None)
     if any(plan.estimate is not None and plan.estimate.energy_j is not None for plan in plans):
@@ -135,13 +141,6 @@ def _kilowatt_hours(plan: Plan) -> float | None:
     return None if energy is None else energy / 3.6e6
 
 
-def _unit(seconds: float) -> tuple[str, float]:
-    for name, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds > 3 * size:
-            return name, size
-    return "seconds", 1.0
-
-
 def _points(result: MatchResult, across: _Axis, up: _Axis) -> list[_Point]:
     """Return the plans of the table and of the front, each once, by the first axis."""
     found = []
@@ -161,67 +160,73 @@ def _lowest(points: Sequence[_Point]) -> list[_Point]:
     return found
 
 
-def _draw(axes: Axes, points: Sequence[_Point], theme: Theme) -> None:
-    from matplotlib.ticker import NullFormatter, StrMethodFormatter  # noqa: PLC0415 - heavy, and only drawing needs it
-
-    front = _lowest(points)
-    rest = [point for point in points if point not in front]
+def _draw(axes: Axes, front: Sequence[_Point], rest: Sequence[_Point], theme: Theme) -> None:
     axes.step([p.x for p in front], [p.y for p in front], where="post", color=theme.measured, linewidth=1.2, alpha=0.6)
     axes.plot([p.x for p in rest], [p.y for p in rest], "o", color=theme.muted, markersize=5, alpha=0.7)
     axes.plot([p.x for p in front], [p.y for p in front], "o", color=theme.measured, markersize=7)
     axes.grid(visible=True, axis="both")
+
+
+def _scale(axes: Axes, points: Sequence[_Point], *, is_time: bool) -> None:
+    """Choose scales and what stands along the axes."""
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter  # noqa: PLC0415 - heavy, and only drawing needs it
+
     for values, scale in (([p.x for p in points], axes.set_xscale), ([p.y for p in points], axes.set_yscale)):
         if min(values) > 0 and max(values) > _WIDE * min(values):
             scale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
         axis.set_minor_formatter(NullFormatter())
-    _name(axes, _named(front, rest), theme)
-
-
-def _named(front: Sequence[_Point], rest: Sequence[_Point]) -> list[_Point]:
-    """Return the points to name: the table's best, the front evenly with its ends, and one of every other chip."""
-    first = [point for point in (*front, *rest) if point.rank == 1]
-    room = _MOST_NAMES - len(first)
-    others = [point for point in front if point not in first]
-    if len(others) > room:
-        others = [others[round(index * (len(others) - 1) / (room - 1))] for index in range(room)]
-    cheapest = {point.plan.placement.accelerator: point for point in sorted(rest, key=lambda point: -point.y)}
-    known = {point.plan.placement.accelerator for point in (*first, *others)}
-    return [*first, *others, *(point for chip, point in cheapest.items() if chip not in known)]
-
-
-def _name(axes: Axes, points: Sequence[_Point], theme: Theme) -> None:
-    """Write names beside points: right of those on the left and above, left of the others and below.
-
-    Where names would lie on each other, the lower one moves down.
-    """
-    axes.margins(x=0.06, y=0.15)
+    axes.margins(x=0.08, y=0.2)
     axes.autoscale_view()
-    to_fraction = axes.transScale + axes.transLimits
-    last = {True: float("inf"), False: float("inf")}
-    for point in sorted(points, key=lambda point: -point.y):
-        x, y = to_fraction.transform((point.x, point.y))
-        left = x < _MIDDLE
-        last[left] = min(y + (_APART / 2 if left else -_APART / 2), last[left] - _APART)
-        axes.annotate(
-            _label(point),
-            (point.x, point.y),
-            xytext=(x + _GAP if left else x - _GAP, last[left]),
-            textcoords="axes fraction",
-            ha="left" if left else "right",
-            va="center",
-            fontsize=8.5,
-            color=theme.ink if point.rank == 1 else theme.muted,
-            fontweight="bold" if point.rank == 1 else "normal",
-            bbox={"facecolor": theme.surface, "edgecolor": "none", "alpha": 0.75, "pad": 1},
+    ticks = time_ticks(*axes.get_xlim()) if is_time else []
+    if ticks:
+        axes.set_xticks([seconds for seconds, _ in ticks], [text for _, text in ticks])
+        axes.set_xticks([], minor=True)
+
+
+def time_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Return round times between two, with their texts; none where there are fewer than two."""
+    inside = [(seconds, text) for seconds, text in _TICKS if low <= seconds <= high]
+    while len(inside) > _MOST_TICKS:
+        inside = inside[::2]
+    if high < 4.0 * low or len(inside) < 2:
+        inside = _even_ticks(low, high)
+    return inside
+
+
+def _even_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Return multiples of a round time, as they are told, where times lie near each other."""
+    for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1.0, "s")):
+        for step in (20, 10, 5, 2, 1):
+            first, last = math.ceil(low / (step * unit)), math.floor(high / (step * unit))
+            if last - first >= 2:
+                return [(count * step * unit, f"{count * step:,} {name}") for count in range(first, last + 1)]
+    return []
+
+
+def _named(points: Sequence[_Point], front: Sequence[_Point]) -> list[Label]:
+    """Return the names, the most important first: the table's best, both ends of the front, the best of every chip.
+
+    Then the others of the front and of the table; of plans that lie on the same point the first is named.
+    """
+    first = [point for point in points if point.rank == 1]
+    ends = [front[0], front[-1]]
+    lowest = {point.plan.placement.accelerator: point for point in sorted(points, key=lambda point: -point.y)}
+    ranked = sorted((point for point in points if point.rank), key=lambda point: point.rank or 0)
+    found: dict[tuple[str, str, str], Label] = {}
+    for point in (*first, *ends, *lowest.values(), *front, *ranked):
+        found.setdefault(
+            (f"{point.x:.2g}", f"{point.y:.2g}", chip_text(point.plan.placement.accelerator)), _label(point)
         )
+    return list(found.values())
 
 
-def _label(point: _Point) -> str:
+def _label(point: _Point) -> Label:
     """Return the place in the table, the hardware and the cuts: ``1  H100-SXM-80GB:64  dp8 tp8``."""
     plan = point.plan
     placements = [part.placement for part in plan.parts] or [plan.placement]
     where = " + ".join(f"{chip_text(one.accelerator)}:{one.num_devices}" for one in placements)
-    rank = "" if point.rank is None else f"{point.rank}  "
-    return f"{rank}{where}  {cuts_text(plan.strategy.parallelism)}".rstrip()
+    rank = "" if point.rank is None else f"{point.rank}"
+    name = f"{rank}  {where}  {cuts_text(plan.strategy.parallelism)}".strip()
+    return Label(point.x, point.y, name, rank, strong=point.rank == 1)

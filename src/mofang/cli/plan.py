@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "execute"]
 
+_NUM_PLANS = 8
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
@@ -53,7 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=AMOUNT",
         help="what a device of this kind costs an hour, with --hardware or --fleet: H100=2.1 (default: the price list)",
     )
-    parser.add_argument("-n", "--num-plans", type=_count, default=8, metavar="N", help="how many plans (default: 8)")
+    parser.add_argument(
+        "-n",
+        "--num-plans",
+        type=_count,
+        metavar="N",
+        help="how many plans, near-twins included (default: the best of 8 choices)",
+    )
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -149,10 +157,10 @@ def _ask(
     args: argparse.Namespace,
 ) -> MatchResult:
     if pools is not None:
-        return client.plan(file.scenario, None, args.num_plans, pools=pools, explain=args.explain)
+        return client.plan(file.scenario, None, args.num_plans or _NUM_PLANS, pools=pools, explain=args.explain)
     if requests:
-        return client.plan(file.scenario, requests, args.num_plans, explain=args.explain)
-    return find_plans(client, file, args.num_plans, explain=args.explain)
+        return client.plan(file.scenario, requests, args.num_plans or _NUM_PLANS, explain=args.explain)
+    return find_plans(client, file, args.num_plans or _NUM_PLANS, explain=args.explain)
 
 
 def _show(scenario: Scenario, result: MatchResult, args: argparse.Namespace) -> None:
@@ -177,7 +185,7 @@ def _show(scenario: Scenario, result: MatchResult, args: argparse.Namespace) -> 
 def _show_table(scenario: Scenario, result: MatchResult, args: argparse.Namespace, currency: str) -> None:
     line(f"{scenario.name}: {asked_text(scenario)}; {goal_text(scenario)}")
     line()
-    print_plans(result.plans, scenario, currency=currency)
+    print_plans(result.plans, scenario, currency=currency, everything=args.explain or args.num_plans is not None)
     if args.explain:
         print_basis(result, currency=currency)
     print_rejections(result, everything=args.explain)

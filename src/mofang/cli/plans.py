@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from mofang.cli.notes import different, print_notes
 from mofang.cli.output import line, print_table, terminal_width
 from mofang.domain.estimate import Estimate, ServiceEstimate
 from mofang.domain.plan import MatchResult, Plan
@@ -43,27 +44,34 @@ def print_plans(
     *,
     chosen: int | None = None,
     currency: str = "",
+    everything: bool = False,
     stream: TextIO | None = None,
 ) -> None:
     """Print plans by rank, in columns that tell them apart; what is unknown of all of them has no column.
+
+    Below the table stands what its reader has to know of some of them.
 
     Args:
         plans: best first.
         scenario: what they are plans for.
         chosen: the place of the one that was taken, which is marked.
         currency: of the costs.
+        everything: whether near-twins of better plans are printed too; their numbers are taken either way.
         stream: where to print; default: stdout.
     """
-    room = terminal_width(stream)
+    room, every = terminal_width(stream), plans
+    places = list(range(len(plans))) if everything else different(plans, chosen)
+    plans = [plans[place] for place in places]
     columns = [*_names(plans), *_batches(plans, room), *_predictions(plans, scenario, currency, room)]
     shown = [column for column in columns if any(cell not in {_UNKNOWN, "-", ""} for cell in column.cells)]
     alike = [column for column in shown if column.names and len(plans) > 1 and len(set(column.cells)) == 1]
     shown = [column for column in shown if column not in alike]
-    ranks = [f"{index + 1} *" if index == chosen else str(index + 1) for index in range(len(plans))]
+    ranks = [f"{place + 1} *" if place == chosen else str(place + 1) for place in places]
     rows = list(zip(ranks, *(column.cells for column in shown), strict=True))
     if alike:
         line(f"in all plans: {', '.join(column.cells[0] for column in alike)}", stream)
     print_table(("#", *(column.heading for column in shown)), rows, stream=stream)
+    print_notes(every, places, stream)
 
 
 def _names(plans: Sequence[Plan]) -> Iterator[_Column]:
@@ -73,7 +81,7 @@ def _names(plans: Sequence[Plan]) -> Iterator[_Column]:
     if all(plan.steps is None and plan.service is None for plan in plans):
         yield _Column("layout", [layout_text(plan) for plan in plans])
         return
-    yield _Column("with", [plan.strategy.framework for plan in plans], names=True)
+    yield _Column("with", [" + ".join(plan.frameworks) for plan in plans], names=True)
     if any(plan.service is None for plan in plans):
         yield _Column("method", _methods(plans), names=True)
     yield _Column("precision", [numbers_text(plan) for plan in plans], names=True)
@@ -115,10 +123,10 @@ def _service_columns(plans: Sequence[Plan], task: Serve, room: int | None) -> It
     """Yield what a service is predicted to do: at a given rate how many requests it could take, else its tokens."""
     many = _CAPACITY if task.traffic.rate is not None else _THROUGHPUT
     if _is_roomy(room):
-        rows = [*_AT_ONCE, *_LATENCY, *many, *_CACHE, *_COST, *_JOULES]
+        rows = [*_AT_ONCE, *_LATENCY, *_KEPT, *many, *_CACHE, *_COST, *_JOULES]
     else:
         tight = room is not None and room < _TIGHT
-        rows = [*(_TAILS if tight else _LATENCY), *many, *(() if tight else _CACHE), *_COST]
+        rows = [*(_TAILS if tight else _LATENCY), *_KEPT, *many, *_COST]
     percent = f"p{task.level.percentile * 100:.3g}"
     for name, cell in rows:
         yield _Column(name.replace("{p}", percent), [_served(plan, cell) for plan in plans])
@@ -151,7 +159,7 @@ _IMAGES: tuple[tuple[str, Callable[[Plan, Estimate], str]], ...] = (
 )
 _TRAINED: tuple[tuple[str, Callable[[Plan, Estimate], str]], ...] = (
     ("MFU", lambda _, one: quantity(one.mfu, "fraction")),
-    ("memory", lambda _, one: show_bytes(one.memory_bytes)),
+    ("memory", lambda _, one: f"{show_bytes(one.memory_bytes)}{' tight' if one.tight else ''}"),
     ("time", lambda _, one: show_duration(one.total_time_s)),
     ("cost", lambda _, one: _money(one.cost)),
     ("energy", lambda _, one: _UNKNOWN if one.energy_j is None else energy_text(one.energy_j)),
@@ -166,6 +174,7 @@ _TAILS: _Served = (
     ("TTFT {p}", lambda _, one: show_duration(one.ttft_tail_s)),
     ("TPOT {p}", lambda _, one: show_duration(one.tpot_tail_s)),
 )
+_KEPT: _Served = (("kept", lambda _, one: _UNKNOWN if one.kept is None else f"{one.kept:.0%}"),)
 _CAPACITY: _Served = (
     ("max req/s", lambda _, one: f"{one.max_requests_per_s:.3g}"),
     ("90 %", lambda _, one: _capacity(one)),
@@ -191,27 +200,43 @@ def _capacity(one: ServiceEstimate) -> str:
 def print_rejections(result: MatchResult, *, everything: bool, stream: TextIO | None = None) -> None:
     """Print why other candidates are not among the plans: the few most telling rows, or all."""
     ordered = _ordered(result)
-    shown = ordered if everything else [row for row in ordered if row.code is not Reason.WORSE][:_FEW]
+    shown = ordered if everything else [row for row in ordered if not (result.plans and _is_detail(row))][:_FEW]
     if not shown:
+        _print_left(ordered, stream)
         return
     rows = [(row.what, rejection_text(row), row.hint, f"{row.candidates:,}") for row in shown]
-    left = len(ordered) - len(shown)
+    left = [row for row in ordered if row not in shown]
     line("", stream)
     print_table(("not possible (the closest)", "why", "what would help", "candidates"), rows, stream=stream)
-    if left > 0:
-        line(f"{plural(left, 'more row')} with --explain", stream)
+    _print_left(left, stream)
+
+
+def _is_detail(row: Rejection) -> bool:
+    """Whether a row says nothing of what devices can do: others on them are feasible."""
+    return row.feasible > 0 or row.code is Reason.WORSE
+
+
+def _print_left(rows: Sequence[Rejection], stream: TextIO | None) -> None:
+    """Say how many cannot run on devices on which others can."""
+    count = sum(row.candidates for row in rows if row.code is not Reason.WORSE)
+    if count:
+        line("", stream)
+        line(f"{plural(count, 'more candidate')} on these devices {_are(count)} ruled out: --explain says why", stream)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _ordered(result: MatchResult) -> list[Rejection]:
     """Return the rejections by precedence.
 
-    Where nothing is feasible, what only a limit rules out comes first; where something is, numbers of devices that
-    nobody asked for come last.
+    Where nothing is feasible, what only a limit rules out comes first; where something is, devices that can do nothing.
     """
 
     def place(row: Rejection) -> tuple[int, int, int]:
         if result.plans:
-            return int(row.code is Reason.BATCH), precedence(row.code), -row.candidates
+            return int(_is_detail(row)), precedence(row.code), -row.candidates
         return int(row.code not in _LIMITS), precedence(row.code), -row.candidates
 
     return sorted(result.rejections, key=place)

@@ -21,6 +21,7 @@ from mofang.domain.job import JobState
 from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.scenario import Scenario
 from mofang.errors import NotFoundError, UsageError
+from mofang.launchers.program import check_alike
 from mofang.report.recoveries import failed_rank
 from mofang.report.words import asked_text
 from mofang.spec.material import check_material
@@ -90,7 +91,7 @@ def launch(client: Client, args: argparse.Namespace) -> str | None:
     secrets = read_secrets(scenario)
     result = find_plans(client, file, _NUM_PLANS)
     _show(scenario, result)
-    plans = require_plans(result)
+    plans = _alike(require_plans(result))
     if args.dry_run:
         _show_artefacts(client, scenario, plans[0], args.output)
         return None
@@ -100,6 +101,16 @@ def launch(client: Client, args: argparse.Namespace) -> str | None:
     submitted = client.submit(scenario, plans, key=args.key, secrets=secrets)
     note(f"job {submitted.job_id} {'submitted' if submitted.created else 'is there already, under this key'}")
     return submitted.job_id
+
+
+def _alike(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    """Return the plans that can be run as one job.
+
+    Raises:
+        InfeasibleError: the best of them cannot.
+    """
+    check_alike(plans[0])
+    return tuple(plan for plan in plans if not plan.parts)
 
 
 def _show(scenario: Scenario, result: MatchResult) -> None:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mofang.domain.plan import Plan, Role
-from mofang.domain.scenario import Classify, Command, Finetune, Pretrain, Scenario
-from mofang.errors import SpecError
-from mofang.launchers.command import command_program
-from mofang.launchers.finetune import finetune_program
-from mofang.launchers.flagtable import FlagTable, flag_table
-from mofang.launchers.frameworks import FOLDERS, framework_program
-from mofang.launchers.gpt import gpt_program
-from mofang.launchers.program import Program
-from mofang.launchers.services import service_program
-from mofang.launchers.serving import serving_program
+from mofang.domain.scenario import Scenario
+from mofang.launchers.frameworks import FOLDERS, framework_table
+from mofang.launchers.program import OWN, Program, copy_words, dealt
+from mofang.launchers.programs import programs_of
 from mofang.launchers.torchrun import torchrun_words
 from mofang.report.layouts import hardware_text, layout_text
 
@@ -26,7 +21,6 @@ __all__ = ["start_script"]
 _HEAD = "head-node"  # stands for the name of a node, which only the user knows
 _PORT = 29500
 _END = "END-OF-FILE"
-_OWN = ("gpt", "finetune", "classify", "serving", "command")  # frameworks that are Mofang's own programs
 
 
 def start_script(scenario: Scenario, plan: Plan) -> str:
@@ -36,48 +30,21 @@ def start_script(scenario: Scenario, plan: Plan) -> str:
         SpecError: no launcher writes this plan's command; it says why.
     """
     folder = Path(scenario.name) / "start"
-    programs = _programs(scenario, plan, folder)
+    programs = programs_of(scenario, plan, folder)
     body = [text for role, program in programs for text in _program_lines(plan, role, program, folder)]
     return "\n".join([*_heading(scenario, plan), *_prepare([one for _, one in programs]), *body]) + "\n"
-
-
-def _programs(scenario: Scenario, plan: Plan, folder: Path) -> list[tuple[Role | None, Program]]:
-    """Return what is started: one program, or one for each part of a service."""
-    task, framework = scenario.task, plan.strategy.framework
-    if isinstance(task, Command):
-        return [(None, command_program(task))]
-    if plan.parts and plan.service is None:
-        raise SpecError(
-            "no launcher starts one job on two kinds of chips",
-            hint="--pick N takes another plan of the table",
-        )
-    if isinstance(task, Classify):
-        raise SpecError("image classification is started with `mofang run`", hint="or save the plan with -o yaml")
-    if isinstance(task, Pretrain) and framework == "gpt":
-        return [(None, gpt_program(task, plan, folder))]
-    if isinstance(task, Finetune) and framework == "finetune":
-        return [(None, finetune_program(task, plan, folder))]
-    if isinstance(task, Pretrain | Finetune):
-        return [(None, framework_program(task, plan, folder, scenario.environment))]
-    if framework == "serving":
-        return [(None, serving_program(task, plan, folder))]
-    roles: list[Role | None] = [*(part.role for part in plan.parts)]
-    return [(role, service_program(task, plan, folder, role=role)) for role in roles or [None]]
 
 
 def _heading(scenario: Scenario, plan: Plan) -> Iterator[str]:
     framework = plan.strategy.framework
     yield f"# {scenario.name}: {layout_text(plan)}"
     yield f"# on {hardware_text(plan)}"
-    table = _table(framework)
-    if table is not None:
-        yield f"# The flags are those of {framework} {table.version} ({table.source})."
+    if framework not in OWN:
+        table = framework_table(scenario.task, framework)
+        yield f"# The flags are those of {table.framework} {table.version} ({table.source})."
+        yield f"# To have it: {table.install}."
     if framework in FOLDERS and FOLDERS[framework] not in scenario.environment.variables:
         yield f"# Its scripts are looked for here; environment.env.{FOLDERS[framework]} names another folder."
-
-
-def _table(framework: str) -> FlagTable | None:
-    return None if framework in _OWN else flag_table(framework)
 
 
 def _prepare(programs: Sequence[Program]) -> Iterator[str]:
@@ -104,7 +71,17 @@ def _program_lines(plan: Plan, role: Role | None, program: Program, folder: Path
     if nodes > 1 and not program.one_per_node:
         yield f"# ({_HEAD} stands for the name of one of them)"
     rendezvous = f"{_HEAD if nodes > 1 else '127.0.0.1'}:{_PORT}"
-    yield _joined(torchrun_words(program, plan, rendezvous=rendezvous))
+    for index in range(program.copies):
+        words = torchrun_words(replace(program, argv=copy_words(program.argv, index)), plan, rendezvous=rendezvous)
+        yield _joined((*_own_devices(program, plan, index), *words)) + (" &" if program.copies > 1 else "")
+
+
+def _own_devices(program: Program, plan: Plan, index: int) -> tuple[str, ...]:
+    """Return what gives one copy of several its part of the node's devices."""
+    if program.copies == 1:
+        return ()
+    devices = [str(device) for device in range(plan.placement.devices_per_node)]
+    return "env", f"CUDA_VISIBLE_DEVICES={','.join(dealt(devices, index, program.copies))}"
 
 
 def _purpose(role: Role | None) -> str:

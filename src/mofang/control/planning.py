@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mofang.control.address import socket_path
+from mofang.control.experience import OwnMeasurements
 from mofang.control.fleet import FleetWatch
 from mofang.control.pools import described_pools, fleet_pools
 from mofang.control.queue import BuildLaunch, wake_words
@@ -31,10 +32,13 @@ def make_plans(
     fleet: FleetWatch,
     home: Path,
     *,
+    own: OwnMeasurements,
     pools: Sequence[Pool] | None = None,
     explain: bool = False,
 ) -> MatchResult:
     """Rank plans for these pools, else for described hardware, else for the fleet; ``explain``: vary the best one too.
+
+    What the user measured himself (``own``) weighs most in the predictions for his hardware.
 
     Raises:
         CatalogError: the hardware is not in the catalogue, or a row of the user's catalogue is wrong.
@@ -45,10 +49,11 @@ def make_plans(
     catalog = Catalog.load(home / "catalog")
     if pools is None:
         pools = fleet_pools(fleet.nodes, catalog) if hardware is None else described_pools(hardware, catalog)
-    result = match(scenario, pools, num_plans=num_plans)
+    known = own.experience(fleet.nodes, catalog)
+    result = match(scenario, pools, num_plans=num_plans, known=known)
     if not explain or not result.plans:
         return result
-    return replace(result, sensitivities=sensitivities(scenario, pools, result.plans[0]))
+    return replace(result, sensitivities=sensitivities(scenario, pools, result.plans[0], known))
 
 
 def render_plan(

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from mofang import __version__
 from mofang.clock import Clock
+from mofang.control.experience import OwnMeasurements
 from mofang.control.explain import explain
 from mofang.control.loop import Loop
 from mofang.control.output import read_output
@@ -51,6 +52,7 @@ class Service:
         self._home = home
         self._clock = clock
         self._leave = leave
+        self._own = OwnMeasurements(store, home)
         self._pulses: dict[str, asyncio.Future[None]] = {}
 
     def pulse(self, job_id: str) -> None:
@@ -103,6 +105,7 @@ class Service:
             max(1, num_plans),
             self._loop.fleet,
             self._home,
+            own=self._own,
             pools=given,
             explain=explain,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mofang.clock import Clock, new_token
-from mofang.control import baggage
+from mofang.control import baggage, presence
 from mofang.control.rpc import Reply
 from mofang.control.wire import to_wire
 from mofang.domain.codec import decode, from_data
@@ -18,6 +18,7 @@ from mofang.domain.job import Job
 from mofang.domain.plan import Plan
 from mofang.domain.scenario import Scenario
 from mofang.errors import InfeasibleError, MofangError, StoreError, UsageError
+from mofang.launchers.program import check_alike
 from mofang.spec.material import check_material
 from mofang.store import jobs
 from mofang.store.jobs import Accepted, NewJob, Submission
@@ -71,7 +72,7 @@ class Submissions:
 
         Raises:
             UsageError: the request cannot be understood.
-            InfeasibleError: it has no plan.
+            InfeasibleError: it has no plan, one of several parts, or its framework is not installed.
         """
         found = _parsed(params)
         job = Job(
@@ -84,7 +85,7 @@ class Submissions:
             submitted_at=self._clock.now(),
         )
         item = Submission(_row(job, found), len(job.plans))
-        if not baggage.is_needed(job):
+        if not (baggage.is_needed(job) or presence.is_needed(job)):
             self._store.put(jobs.accept, item, _Acceptance(self, job, reply))
             return
         events = asyncio.get_running_loop()
@@ -93,8 +94,9 @@ class Submissions:
     def _with_baggage(
         self, item: Submission, acceptance: _Acceptance, secrets: Mapping[str, str], events: asyncio.AbstractEventLoop
     ) -> None:
-        """Write what the job brings, then the job: so that no accepted job ever lacks it."""
+        """Check and write what the job needs, then the job: so that no accepted job ever lacks it."""
         try:
+            presence.check(acceptance.job, self._home)
             baggage.pack(self._home, acceptance.job, secrets)
         except MofangError as error:
             events.call_soon_threadsafe(acceptance.set_exception, error)
@@ -192,6 +194,8 @@ def _check(found: _Request) -> None:
         raise UsageError(
             "a plan for hardware that is only described cannot run", hint="plan for the fleet: leave --hardware out"
         )
+    for plan in found.plans:
+        check_alike(plan)
     check_material(found.scenario)
     missing = [secret.name for secret in found.scenario.environment.secrets if secret.name not in found.secrets]
     if missing:

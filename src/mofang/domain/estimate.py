@@ -50,6 +50,11 @@ class Estimate:
     energy_j: float | None = None  # None: unknown
     cost: float | None = None  # None: unknown, never zero
     evidence: tuple[Evidence, ...] = ()
+    memory_limit_bytes: float | None = (
+        None  # what a plan may fill of a device; None: devices have no memory of their own
+    )
+    tight: bool = False  # the memory model errs by more than is left
+    unmeasured: tuple[str, ...] = ()  # what of the plan no measurement has: "offload optimizer", "pp 64"
     goodput: float = 1.0  # part of the total time that goes into steps that count: faults, restarts, checkpoints, data
 
 
@@ -77,6 +82,7 @@ class ServiceEstimate:
     time: Mapping[str, float] = field(default_factory=dict)
     prefill: Mapping[str, float] = field(default_factory=dict)
     memory: Mapping[str, float] = field(default_factory=dict)
+    kept: float | None = None  # probability that the service level is kept; None: there is none
     cost_per_million_tokens: float | None = None
     energy_j_per_token: float | None = None
     evidence: tuple[Evidence, ...] = ()

@@ -7,9 +7,10 @@ from enum import StrEnum
 
 from mofang.domain.hardware import Precision
 from mofang.domain.model import ModelArchitecture
-from mofang.domain.strategy import Method, Recompute, Sharding
+from mofang.domain.scenario import Finetune, Pretrain
+from mofang.domain.strategy import Method, Recompute, Sharding, Strategy
 
-__all__ = ["FlopConvention", "ServingMeasurement", "TokenCount", "TrainingMeasurement", "publisher"]
+__all__ = ["FlopConvention", "Run", "ServingMeasurement", "TokenCount", "TrainingMeasurement", "publisher"]
 
 
 class FlopConvention(StrEnum):
@@ -30,12 +31,21 @@ class TokenCount(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a job of Mofang's own ran, and on which cluster: more than a published row says."""
+
+    task: Pretrain | Finetune
+    strategy: Strategy
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingMeasurement:
     """One measured training configuration; None: the source does not state it.
 
     Per-device figures are per accelerator as the source counts them. ``architecture`` is None where the sizes are
     missing. ``accelerator`` and ``framework`` are the catalogue's names ("" where nothing matches), the ``_text``
-    fields what the source wrote.
+    fields what the source wrote. ``run`` is there where a job of Mofang's own was measured.
     """
 
     source_id: str
@@ -75,6 +85,7 @@ class TrainingMeasurement:
     memory_bytes: float | None = None
     time_to_train_s: float | None = None
     notes: str = ""
+    run: Run | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from enum import StrEnum
 from mofang.domain.estimate import Estimate, ServiceEstimate
 from mofang.domain.hardware import Precision
 from mofang.domain.reasons import Rejection
-from mofang.domain.strategy import Parallelism, Strategy
+from mofang.domain.strategy import Offload, Parallelism, Sharding, Strategy
 from mofang.errors import SpecError
 
-__all__ = ["MatchResult", "Part", "Placement", "Plan", "Role", "Sensitivity", "Service"]
+__all__ = ["MatchResult", "Part", "Placement", "Plan", "Role", "Sensitivity", "Service", "layout_kind"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,8 @@ class Role(StrEnum):
 class Part:
     """One group of alike devices of a plan that mixes several, or gives several different work.
 
-    ``share`` is its part of the layers (stages), of the global batch (replicas) or of the requests (prefill, decode).
+    ``share`` is its part of the layers (stages), of the global batch (replicas) or of the requests (prefill, decode);
+    ``framework`` is what it runs with, empty where that is the plan's own.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class Part:
     parallelism: Parallelism
     share: float
     replicas: int = 1
+    framework: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,42 @@ class Plan:
     def workers(self) -> int:
         """Number of ranks: devices over threads for cores, one a device for accelerators."""
         return self.placement.num_devices // self.strategy.threads
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether it is one training job on several kinds of chips, which nothing can start yet."""
+        return bool(self.parts) and self.service is None
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """What it runs with, each once: one framework, or those of its parts."""
+        return tuple(dict.fromkeys(part.framework or self.strategy.framework for part in self.parts)) or (
+            self.strategy.framework,
+        )
+
+    @property
+    def choice(self) -> tuple[object, ...]:
+        """What plans of the same choice share: hardware, framework, method, and the kind of layout.
+
+        Plans that differ only in how large a degree is, in micro-batch, interleaving, recomputation or the precision of
+        a cache are near-twins.
+        """
+        strategy = self.strategy
+        hardware = tuple((part.cluster, part.accelerator, part.num_devices) for part in self._placements)
+        if self.service is not None:
+            return (*hardware, self.frameworks, self.service.precision, bool(self.parts))
+        return (*hardware, self.frameworks, strategy.method, strategy.precision, *layout_kind(strategy))
+
+    @property
+    def _placements(self) -> tuple[Placement, ...]:
+        return tuple(part.placement for part in self.parts) or (self.placement,)
+
+
+def layout_kind(strategy: Strategy) -> tuple[bool, ...]:
+    """Return the kind of layout: cut by tp, pp, cp, ep or not, weights sharded or not, state offloaded or not."""
+    degrees = strategy.parallelism
+    cuts = tuple(size > 1 for size in (degrees.tp, degrees.pp, degrees.cp, degrees.ep))
+    return (*cuts, strategy.sharding is Sharding.FSDP, strategy.offload is not Offload.NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

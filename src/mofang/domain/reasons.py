@@ -63,4 +63,5 @@ class Rejection:
     have: float | None = None
     hint: str = ""  # what change would make it fit
     candidates: int = 1  # how many candidates this row stands for
+    feasible: int = 0  # how many others on the same devices do fit: above zero, the row is no verdict on these devices
     data: Mapping[str, float | int | str] = field(default_factory=dict)

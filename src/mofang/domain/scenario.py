@@ -37,6 +37,7 @@ __all__ = [
     "StrategyChoice",
     "TextData",
     "Traffic",
+    "Training",
     "VisionModel",
     "WorkdirMode",
 ]
@@ -184,17 +185,14 @@ class StrategyChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pretrain:
-    """Train a decoder-only model from scratch.
+class Training:
+    """What every kind of training is asked.
 
-    ``steps`` or ``duration_s`` is set: with the latter, matching turns the predicted speed into a number of steps,
-    frozen in the plan.
+    One of ``steps``, ``duration_s`` and, where there is one, ``epochs`` is set: with a duration, matching turns the
+    predicted speed into a number of steps, frozen in the plan.
     """
 
-    model: ModelArchitecture
-    data: TextData
-    sequence: int
-    global_batch: int  # sequences in one optimiser step
+    global_batch: int  # sequences or images in one optimiser step
     steps: int | None = None
     duration_s: float | None = None
     optimisation: Optimisation = Optimisation()
@@ -203,9 +201,18 @@ class Pretrain:
     checkpoint_every_s: float = 15.0
     keep_checkpoints: int = 3
     validate_every: int = 50
-    validation_batches: int = 8
     log_every: int = 1
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrain(Training):
+    """Train a decoder-only model from scratch."""
+
+    model: ModelArchitecture
+    data: TextData
+    sequence: int
+    validation_batches: int = 8
     sample_tokens: int = 400  # length of the text generated at the end; 0: none
     fault_at_fraction: float | None = None  # kill one worker when this part of the steps is done (demonstrations)
     kind: Literal["pretrain"] = "pretrain"
@@ -226,34 +233,23 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finetune:
+class Finetune(Training):
     """Train a published causal language model further, on texts or on pairs of prompt and response.
 
-    ``method`` None leaves full, LoRA or QLoRA to matching. One of ``steps``, ``epochs`` and ``duration_s`` is set.
-    ``lengths`` describes the documents; with ``packing`` several share a sequence, without it each is padded.
+    ``method`` None leaves full, LoRA or QLoRA to matching. ``lengths`` describes the documents; with ``packing``
+    several share a sequence, without it each is padded.
     """
 
     model: ModelArchitecture
     model_path: str | None  # folder in Hugging Face format (config.json, safetensors); None: only to plan with
     data: TextData
     sequence: int
-    global_batch: int
     method: Method | None = None
     adapter: Adapter = Adapter()
     lengths: Lengths | None = None  # None: every document fills its sequence
     packing: bool = True
-    steps: int | None = None
     epochs: float | None = None
-    duration_s: float | None = None
-    optimisation: Optimisation = Optimisation()
-    strategy: StrategyChoice = StrategyChoice()
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_s: float = 15.0
-    keep_checkpoints: int = 3
-    validate_every: int = 50
     validation_batches: int = 8
-    log_every: int = 1
-    seed: int = 0
     sample_tokens: int = 0
     kind: Literal["finetune"] = "finetune"
 
@@ -306,23 +302,12 @@ class Augmentation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Classify:
-    """Train an image classifier from scratch. One of ``steps``, ``epochs`` and ``duration_s`` is set."""
+class Classify(Training):
+    """Train an image classifier from scratch."""
 
     model: VisionModel
     data: ImageData
-    global_batch: int  # images in one optimiser step
-    steps: int | None = None
     epochs: float | None = None
-    duration_s: float | None = None
-    optimisation: Optimisation = Optimisation()
-    strategy: StrategyChoice = StrategyChoice()
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_s: float = 15.0
-    keep_checkpoints: int = 3
-    validate_every: int = 50
-    log_every: int = 1
-    seed: int = 0
     augmentation: Augmentation = Augmentation()
     kind: Literal["classify"] = "classify"
 
@@ -345,6 +330,11 @@ class ServiceLevel:
     ttft_s: float | None = None
     tpot_s: float | None = None
     percentile: float = 0.95
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether anything has to be kept."""
+        return self.ttft_s is not None or self.tpot_s is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,10 @@ from mofang.domain.hardware import Node
 from mofang.domain.job import Attempt, Job, NodeDevices
 from mofang.domain.launch import LaunchSpec, NodeLaunch
 from mofang.domain.plan import Plan
-from mofang.domain.scenario import Classify, Command, Environment, Finetune, Pretrain, Serve, WorkdirMode
+from mofang.domain.scenario import Environment, WorkdirMode
 from mofang.errors import BackendError
-from mofang.launchers.classify import classify_program
-from mofang.launchers.command import command_program
-from mofang.launchers.finetune import finetune_program
-from mofang.launchers.gpt import gpt_program
 from mofang.launchers.program import Program
-from mofang.launchers.serving import serving_program
+from mofang.launchers.programs import worker_program
 
 __all__ = ["launch_spec"]
 
@@ -44,16 +40,18 @@ def launch_spec(
 
     Raises:
         BackendError: a node of the allocation is not known any more.
+        SpecError: no launcher writes this plan's command; it says why.
+        InfeasibleError: the plan has several parts.
     """
     run_dir = home / "runs" / job.id
-    program = _program(job, plan, attempt, run_dir)
     scenario = job.scenario
+    program = worker_program(scenario, plan, run_dir / f"attempt-{attempt.number:04d}")
     return LaunchSpec(
         job_id=job.id,
         attempt=attempt.number,
         fence=attempt.fence,
         run_dir=str(run_dir),
-        nodes=tuple(_node(part, nodes, plan) for part in attempt.allocation.nodes),
+        nodes=tuple(_node(part, nodes, plan, program) for part in attempt.allocation.nodes),
         argv=program.argv,
         env={"MOFANG_DATA_DIR": str(home / "data"), **program.env},
         files=program.files,
@@ -67,28 +65,7 @@ def launch_spec(
     )
 
 
-def _program(job: Job, plan: Plan, attempt: Attempt, run_dir: Path) -> Program:
-    task, attempt_dir = job.scenario.task, run_dir / f"attempt-{attempt.number:04d}"
-    framework = plan.strategy.framework
-    match task:
-        case Command():
-            return command_program(task)
-        case Pretrain() if framework == "gpt":
-            return gpt_program(task, plan, attempt_dir)
-        case Finetune() if framework == "finetune":
-            return finetune_program(task, plan, attempt_dir)
-        case Classify():
-            return classify_program(task, plan, attempt_dir)
-        case Serve() if framework == "serving":
-            return serving_program(task, plan, attempt_dir)
-        case _:
-            raise BackendError(
-                f"no recipe of Mofang runs a {task.kind} scenario with {framework}",
-                hint="choose a plan of another framework, or fix it: strategy: {framework: ...}",
-            )
-
-
-def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan) -> NodeLaunch:
+def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan, program: Program) -> NodeLaunch:
     node = nodes.get(part.node)
     if node is None:
         raise BackendError(f"node {part.node} is not there any more", hint="mofang doctor shows the nodes")
@@ -98,7 +75,7 @@ def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan) -> NodeLaunc
         prefix=node.prefix,
         accelerator=part.accelerator,
         device_indices=part.indices,
-        workers=len(part.indices) // plan.strategy.threads,
+        workers=program.copies if program.one_per_node else len(part.indices) // plan.strategy.threads,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mofang.domain.hardware import Precision
+from mofang.domain.hardware import CPU, Precision
 from mofang.domain.plan import Plan
 from mofang.domain.scenario import Finetune, Pretrain
 from mofang.domain.strategy import Method, Offload, Recompute, Sharding, Strategy
@@ -19,14 +19,16 @@ from mofang.launchers.schedule import checkpoint_interval, steps_of
 
 __all__ = ["deepspeed_program", "deepspeed_settings"]
 
+_SETTINGS = "deepspeed.json"
+_DTYPES = {Precision.FP32: "float32", Precision.FP16: "float16"}
 _STAGES = {Sharding.NONE: 0, Sharding.DDP: 0, Sharding.ZERO1: 1, Sharding.ZERO2: 2, Sharding.FSDP: 3}
 
 
 def deepspeed_program(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path, folder: str) -> Program:
-    """Return the command line and ``deepspeed.json``.
+    """Return the command line and, for the framework ``deepspeed``, its ``deepspeed.json``.
 
     Pre-training runs transformers' ``run_clm.py``, which ``folder`` holds; fine-tuning, in full or with adapters, runs
-    TRL's script.
+    TRL's script, with or without DeepSpeed.
 
     Raises:
         SpecError: the plan or the task asks for what the script cannot do.
@@ -35,15 +37,21 @@ def deepspeed_program(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path, 
     shared = _shared(task, plan, attempt_dir)
     if isinstance(task, Finetune):
         table, program = flag_table("trl"), flag_table("trl").program
-        values = _finetune(task, strategy.method)
+        values = _finetune(task, plan)
     else:
         table = flag_table("deepspeed")
         program = (f"{folder}/{table.program[0]}",)
         values = _pretrain(task)
     return Program(
-        argv=(sys.executable, *program, *table.words({**values, **shared})),
-        files={"deepspeed.json": json.dumps(deepspeed_settings(strategy, task.optimisation.clip_norm), indent=2)},
+        argv=(sys.executable, *program, *table.words({**shared, **values})),
+        files={_SETTINGS: json.dumps(deepspeed_settings(strategy, task.optimisation.clip_norm), indent=2)}
+        if _is_deepspeed(plan)
+        else {},
     )
+
+
+def _is_deepspeed(plan: Plan) -> bool:
+    return plan.strategy.framework == "deepspeed"
 
 
 def _pretrain(task: Pretrain) -> dict[str, Any]:
@@ -58,13 +66,18 @@ def _pretrain(task: Pretrain) -> dict[str, Any]:
     }
 
 
-def _finetune(task: Finetune, method: Method) -> dict[str, Any]:
+def _finetune(task: Finetune, plan: Plan) -> dict[str, Any]:
     if task.model_path is None:
         raise SpecError(f"model {task.model.name} has no folder to start from", hint="name the folder of its weights")
+    strategy, method = plan.strategy, plan.strategy.method
     adapted = method is not Method.FULL
     return {
         "model": task.model_path,
-        "dtype": "bfloat16",
+        "dtype": _DTYPES.get(strategy.precision, "bfloat16"),
+        "on_cores": plan.placement.accelerator == CPU,
+        # TRL's own defaults are bf16 and activations computed again: what the plan leaves out must be said.
+        "bf16": str(strategy.precision is Precision.BF16),
+        "recompute": str(strategy.recompute is Recompute.FULL),
         "data": str(Path(data_path(task, "trl")).parent),  # it reads a folder of JSON lines
         "sequence": task.sequence,
         "packing": task.packing,
@@ -80,7 +93,7 @@ def _finetune(task: Finetune, method: Method) -> dict[str, Any]:
 def _shared(task: Pretrain | Finetune, plan: Plan, attempt_dir: Path) -> dict[str, Any]:
     strategy, rates = plan.strategy, task.optimisation
     return {
-        "settings": str(attempt_dir / "deepspeed.json"),
+        "settings": str(attempt_dir / _SETTINGS) if _is_deepspeed(plan) else None,
         "folder": str(attempt_dir.parent / "checkpoints"),
         "micro_batch": strategy.micro_batch,
         "accumulation": strategy.accumulation,

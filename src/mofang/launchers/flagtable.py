@@ -21,7 +21,7 @@ class FlagTable:
     """One framework's flags, as ``flags/<framework>.yaml`` lists them for one version.
 
     ``fixed`` are words that every command carries, ``prepare`` is the program that turns text into the framework's own
-    format, if it needs one.
+    format, if it needs one. ``modules`` are what the program imports beside itself, ``install`` is how to get them.
     """
 
     framework: str
@@ -31,6 +31,8 @@ class FlagTable:
     flags: Mapping[str, str]
     fixed: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    install: str = ""
 
     def words(self, values: Mapping[str, Value]) -> tuple[str, ...]:
         """Return the flags for the values, in the order of the values.
@@ -73,4 +75,6 @@ def flag_table(framework: str) -> FlagTable:
         flags=row["flags"],
         fixed=tuple(row.get("fixed", ())),
         prepare=tuple(row.get("prepare", ())),
+        modules=tuple(row.get("modules", ())),
+        install=row["install"],
     )

@@ -59,6 +59,13 @@ def _cut(plan: Plan, role: Role | None) -> tuple[Parallelism, int]:
             raise SpecError(f"the plan has no part for {role}")
         return part.parallelism, max(1, part.replicas // part.placement.num_nodes)
     replicas = plan.service.replicas if plan.service is not None else 1
+    each = plan.placement.devices_per_node
+    if plan.strategy.parallelism.world_size > each:
+        spanned = -(-plan.strategy.parallelism.world_size // each)
+        raise SpecError(
+            f"one replica of this plan spans {spanned} nodes, and no launcher writes such a command",
+            hint="--pick N takes another plan of the table, or fix it: strategy: {pp: 1}",
+        )
     return plan.strategy.parallelism, max(1, replicas // plan.placement.num_nodes)
 
 

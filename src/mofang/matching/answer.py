@@ -12,11 +12,11 @@ from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.reasons import Reason, Rejection
 from mofang.domain.scenario import Scenario
 from mofang.matching.evaluation import Unit, evaluate
-from mofang.matching.leaders import first_of_groups
 from mofang.matching.misfits import memory_rejection
 from mofang.matching.options import Option
 from mofang.matching.plans import build_plans
 from mofang.matching.rejections import limit_rejection, worse_rejection
+from mofang.matching.shortlist import shortlist
 from mofang.matching.sweep import Sweep
 from mofang.matching.tally import group_of
 from mofang.matching.work import Work
@@ -29,15 +29,10 @@ Ints = NDArray[np.int64]
 _MOST_FRONT = 24  # plans of the front that are made; of a longer one, those evenly spread in time
 
 
-def answer(scenario: Scenario, work: Work, sweep: Sweep) -> MatchResult:
-    """Return plans, front and rejections of a sweep that has run.
-
-    The best plan is always among those shown. Half of the places go to the best of other sizes, shardings and
-    frameworks, so that a job has something to start with when its favourite devices are taken, and the best of each
-    method and of each kind of device is there; the rest go to the next best of all.
-    """
+def answer(scenario: Scenario, work: Work, sweep: Sweep, num_plans: int) -> MatchResult:
+    """Return plans, front and rejections of a sweep that has run; ``shortlist`` says which plans are shown."""
     total = sum(len(unit.space) for unit in sweep.units)
-    shown = _shown(sweep)
+    shown = shortlist(sweep.units, [rows for _, rows in sweep.classes()], num_plans)
     plans = _build(scenario, sweep.units, shown)
     rejections = _rejections(scenario, work, sweep)
     left = total - sweep.tally.refused() - len(plans)
@@ -50,34 +45,6 @@ def answer(scenario: Scenario, work: Work, sweep: Sweep) -> MatchResult:
         front=_build(scenario, sweep.units, _front(sweep)),
         estimated=sweep.estimated,
     )
-
-
-def _shown(sweep: Sweep) -> Floats:
-    """Return (unit, number) of the plans to show, best first."""
-    parts = []
-    for _, rows in sweep.classes():
-        parts.append(rows[np.lexsort(rows[:, ::-1].T)])
-    if not parts:
-        return np.zeros((0, 2))
-    rows = np.concatenate(parts)
-    many = sweep.num_plans
-    different = first_of_groups(rows)[: max(1, many // 2)]
-    needed = _firsts(sweep.units, rows)[:many]
-    chosen = {*needed, *different.tolist()[: max(0, many - len(needed))]}
-    others = (place for place in range(len(rows)) if place not in chosen)
-    while len(chosen) < min(many, len(rows)):
-        chosen.add(next(others))
-    return rows[sorted(chosen)[:many], -2:]
-
-
-def _firsts(units: Sequence[Unit], rows: Floats) -> list[int]:
-    """Return the places of the best row of all, and of each method and each kind of device."""
-    firsts: dict[object, int] = {}
-    for place, index in enumerate(rows[:, -2].astype(int)):
-        unit = units[index]
-        firsts.setdefault(unit.method, place)
-        firsts.setdefault((unit.option.pool.cluster, unit.option.pool.accelerator.name), place)
-    return sorted(set(firsts.values()))
 
 
 def _front(sweep: Sweep) -> Floats:

@@ -129,15 +129,15 @@ def coarse(unit: Unit) -> Least:
     if not (pool.is_cpu or is_measured(pool)) and peak > 0.0 and devices:
         inside = work.model.train_flops_per_token(work.sequence) - 6.0 * work.model.vocab * work.model.hidden
         flops = inside * (1.0 if unit.method is Method.FULL else 0.5) * work.global_batch * work.sequence
-        device_step = flops / peak * least_correction(work, pool, unit.framework)
+        device_step = flops / peak * least_correction(work, unit.option, unit.framework)
     rates = _Rates.of(unit)
     fastest, alone = (np.array([device_step / count]) for count in (max(devices, 1), 1))
     dear = rates.least(alone, alone, np.ones(1))
     return replace(dear, pace=rates.least(fastest, fastest, np.full(1, float(devices))).pace)
 
 
-def bounds(unit: Unit, one: Product, *, known: bool = True) -> Bounds:
-    """Return the bounds of a product; zeros where they are not to be ``known``, or on processor cores.
+def bounds(unit: Unit, one: Product) -> Bounds:
+    """Return the bounds of a product; zeros on processor cores.
 
     There the speed of a worker depends on those beside it, and candidates are few.
     """
@@ -145,7 +145,7 @@ def bounds(unit: Unit, one: Product, *, known: bool = True) -> Bounds:
     blank = np.zeros((1, len(one.ways)))
     micro, busy, place = blank, blank, np.zeros(len(rows), dtype=np.intp)
     accumulation, least = work.global_batch / (rows.dp * rows.micro_batch), np.ones(len(rows))
-    if known and not pool.is_cpu and len(one):
+    if not pool.is_cpu and len(one):
         micro, busy, place = _slices(unit, one)
         least, by_way = _factors(unit, one)
         micro, busy, accumulation = micro * by_way, busy * by_way, accumulation * least
@@ -162,7 +162,7 @@ def bounds(unit: Unit, one: Product, *, known: bool = True) -> Bounds:
 
 def _slices(unit: Unit, one: Product) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Return seconds of one micro-batch (all of them, and those in which a chip computes) by slice and way."""
-    rows, each = one.layouts, len(one.ways)
+    rows = one.layouts
     places = {"on_node": rows.devices // rows.nodes, "spans": (rows.nodes > 1).astype(np.int64)}
     found = combinations({name: places[name] if name in places else getattr(rows, name) for name in _SLICE})
     column = found.columns
@@ -173,12 +173,12 @@ def _slices(unit: Unit, one: Product) -> tuple[Floats, Floats, NDArray[np.intp]]
     columns |= {"nodes": nodes, "devices": nodes * column["on_node"], "dp": replicas}
     columns |= dict.fromkeys(("threads", "pp", "vpp", "accumulation"), ones)
     candidates = Candidates(
-        **{name: np.repeat(values, each) for name, values in columns.items()},
-        **{name: np.tile(getattr(one.ways, name), len(found)) for name in Ways.__slots__},
+        **{name: values[None, :] for name, values in columns.items()},
+        **{name: getattr(one.ways, name)[:, None] for name in Ways.__slots__},
     )
     time = estimate(unit.work, unit.pool, candidates, unit.framework).time
     micro, busy = (
-        sum((time[part] for part in parts), np.zeros(len(candidates))).reshape(len(found), each)
+        np.ascontiguousarray(sum((time[part] for part in parts), np.zeros(candidates.shape)).T)
         for parts in (_IN_MICRO_BATCH, _BUSY)
     )
     return micro, busy, found.place
@@ -190,7 +190,7 @@ def _factors(unit: Unit, one: Product) -> tuple[Floats, Floats]:
     by_layout = one.take(np.arange(len(one.layouts)), np.zeros(len(one.layouts), dtype=np.int64))
     by_way = one.take(np.zeros(len(one.ways), dtype=np.int64), np.arange(len(one.ways)))
     rows, ways, both = (
-        correction(unit.work, unit.pool, unit.framework, some) for some in (by_layout, by_way, one.take(first, first))
+        correction(unit.work, unit.option, unit.framework, some) for some in (by_layout, by_way, one.take(first, first))
     )
     return rows, ways / both
 

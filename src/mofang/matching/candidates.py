@@ -1,8 +1,15 @@
-"""Ways to run a training task on a pool, as columns: a structure of arrays, one row a candidate."""
+"""Ways to run a training task on a pool, as columns: a structure of arrays, one row a candidate.
+
+The columns are of one length; or they are those of an open grid, in which every layout is run in every way: columns of
+the layout have shape 1 x L, those of the way W x 1, and what is computed of them has W x L rows. So what depends on one
+of the two alone is computed L or W times, by the same code.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +24,7 @@ __all__ = [
     "RECOMPUTES",
     "SHARDINGS",
     "Candidates",
+    "Layouts",
 ]
 
 Ints = NDArray[np.int64]
@@ -30,8 +38,8 @@ OFFLOADS = tuple(Offload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """One row a candidate. Codes index ``PRECISIONS``, ``SHARDINGS``, ``RECOMPUTES``, ``METHODS`` and ``OFFLOADS``."""
+class Layouts:
+    """One row a layout: devices, ranks, and how a global batch is cut."""
 
     nodes: Ints
     devices: Ints
@@ -43,6 +51,28 @@ class Candidates:
     ep: Ints
     vpp: Ints
     micro_batch: Ints
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is computed of the rows."""
+        return self.nodes.shape
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def where(self, rows: NDArray[np.bool_] | Ints | slice) -> Self:
+        """Return the rows that a mask, indices or a slice keep; of a grid, the layouts."""
+        size = self.shape[-1]
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: column[..., rows] for name, column in columns.items() if column.shape[-1] == size}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates(Layouts):
+    """One row a candidate. Codes index ``PRECISIONS``, ``SHARDINGS``, ``RECOMPUTES``, ``METHODS`` and ``OFFLOADS``."""
+
     accumulation: Ints
     precision: Ints
     recompute: Ints
@@ -51,14 +81,12 @@ class Candidates:
     method: Ints
     offload: Ints
 
-    def __len__(self) -> int:
-        return len(self.nodes)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is computed of the rows: of their number, or ways x layouts."""
+        return np.broadcast_shapes(self.nodes.shape, self.precision.shape)
 
     @property
     def workers(self) -> Ints:
         """Ranks of the job."""
         return self.devices // self.threads
-
-    def where(self, mask: NDArray[np.bool_] | Ints | slice) -> Candidates:
-        """Return the rows that ``mask`` (or indices, or a slice) keeps."""
-        return replace(self, **{field.name: getattr(self, field.name)[mask] for field in fields(self)})

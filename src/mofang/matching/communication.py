@@ -36,6 +36,10 @@ class Ranks:
         """Ranks of the group on each node."""
         return self.count / self.nodes
 
+    def where(self, rows: NDArray[np.intp]) -> Ranks:
+        """Return some rows."""
+        return Ranks(count=self.count[rows], nodes=self.nodes[rows])
+
 
 def ranks_of(count: Floats, stride: Floats, on_node: Floats) -> Ranks:
     """Return a group of ``count`` ranks, each ``stride`` after the one before it, with ``on_node`` ranks on a node."""

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from mofang.catalog.frameworks import Framework
 from mofang.domain.estimate import Evidence
-from mofang.domain.hardware import Pool
-from mofang.matching.calibration import NORMAL_90, calibration
+from mofang.matching.calibration import NORMAL_90, Calibration, calibration
 from mofang.matching.candidates import Candidates
 from mofang.matching.coefficients import coefficients
+from mofang.matching.options import Option
 from mofang.matching.work import Work
 from mofang.matching.workers import is_measured
 
@@ -19,41 +19,47 @@ __all__ = ["correction", "interval", "least_correction", "nearest_evidence"]
 Floats = NDArray[np.float64]
 
 
-def correction(work: Work, pool: Pool, framework: Framework, candidates: Candidates) -> Floats:
+def correction(work: Work, option: Option, framework: Framework, candidates: Candidates) -> Floats:
     """Return the factor on each candidate's step time.
 
     It is a product of one that follows from the layout and one that follows from the way; bounds rely on that.
-    Processor cores, and devices whose own operators were timed, keep their estimate: what is published is of other
-    machines.
     """
-    if not _is_corrected(pool):
-        return np.ones(len(candidates))
-    return np.exp(calibration().log_factor(work, pool, framework, candidates))
+    known = _known(option)
+    if known is None:
+        return np.ones(candidates.shape)
+    return known.ratio(work, option.pool, framework, candidates)
 
 
-def least_correction(work: Work, pool: Pool, framework: Framework) -> float:
+def least_correction(work: Work, option: Option, framework: Framework) -> float:
     """Return what the factor of no candidate is below."""
-    if not _is_corrected(pool):
-        return 1.0
-    return float(np.exp(calibration().least_log_factor(work, pool, framework)))
+    known = _known(option)
+    return 1.0 if known is None else float(np.exp(known.least_log_factor(work, option.pool, framework)))
 
 
-def interval(work: Work, pool: Pool, framework: Framework, candidates: Candidates) -> tuple[Floats, Floats]:
+def interval(work: Work, option: Option, framework: Framework, candidates: Candidates) -> tuple[Floats, Floats]:
     """Return the ends of the 90 % interval as factors on the corrected step time; meant for few candidates."""
-    ones = np.ones(len(candidates))
-    if not _is_corrected(pool):
-        low, high = coefficients().interval["measured" if is_measured(pool) else "unknown"]
+    known = _known(option)
+    if known is None:
+        ones = np.ones(len(candidates))
+        low, high = coefficients().interval["measured" if is_measured(option.pool) else "unknown"]
         return low * ones, high * ones
-    _, deviation = calibration().factor(work, pool, framework, candidates)
+    _, deviation = known.factor(work, option.pool, framework, candidates)
     return np.exp(-NORMAL_90 * deviation), np.exp(NORMAL_90 * deviation)
 
 
-def nearest_evidence(work: Work, pool: Pool, framework: Framework, one: Candidates) -> tuple[Evidence, ...]:
+def nearest_evidence(work: Work, option: Option, framework: Framework, one: Candidates) -> tuple[Evidence, ...]:
     """Return how well such jobs are known, and the measurements nearest to one candidate, with their sources."""
-    if not _is_corrected(pool):
-        return ()
-    return calibration().evidence(work, pool, framework, one)
+    known = _known(option)
+    return () if known is None else known.evidence(work, option.pool, framework, one)
 
 
-def _is_corrected(pool: Pool) -> bool:
-    return not pool.is_cpu and not is_measured(pool)
+def _known(option: Option) -> Calibration | None:
+    """Return what calibrates an option.
+
+    On processor cores, and on devices whose own operators were timed, only the user's jobs on them do: what is
+    published is of other machines. None where no job has run there yet.
+    """
+    own = option.known
+    if option.pool.is_cpu or is_measured(option.pool):
+        return None if own is None else own.at(option.pool)
+    return calibration() if own is None else own.training

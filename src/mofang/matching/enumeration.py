@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from mofang.catalog.frameworks import Framework
 from mofang.domain.hardware import Pool, Precision
 from mofang.domain.strategy import Method, Offload, Recompute, Sharding
-from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
-from mofang.matching.layouts import Layouts
+from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates, Layouts
 from mofang.matching.work import Work
 
 __all__ = ["Product", "Space", "Ways", "precisions", "space_of", "ways"]
@@ -57,11 +56,11 @@ class Product:
         return len(self.layouts) * len(self.ways)
 
     def numbers(self, rows: Ints, ways: Ints) -> Ints:
-        """Return the numbers of candidates, one for each pair of a layout and a way."""
+        """Return the numbers of candidates, one for each pair of a layout and a way (or of a grid of them)."""
         return self.first + rows * len(self.ways) + ways
 
     def take(self, rows: Ints, ways: Ints) -> Candidates:
-        """Return candidates, one for each pair of a layout and a way."""
+        """Return candidates, one for each pair of a layout and a way (or of a grid of them)."""
         columns = {field.name: getattr(self.layouts, field.name)[rows] for field in fields(Layouts)}
         columns |= {field.name: getattr(self.ways, field.name)[ways] for field in fields(Ways)}
         accumulation = self.global_batch // (columns["dp"] * columns["micro_batch"])
@@ -70,6 +69,11 @@ class Product:
     def crossed(self, rows: Ints, ways: Ints) -> tuple[Ints, Ints]:
         """Return every pair of these layouts and ways: all ways of the first layout first."""
         return np.repeat(rows, len(ways)), np.tile(ways, len(rows))
+
+    def grid(self, rows: Ints, ways: Ints | None = None) -> tuple[Ints, Ints]:
+        """Return the open grid of these layouts in these ways (None: in all), as ``Candidates`` has it."""
+        ways = np.arange(len(self.ways)) if ways is None else ways
+        return rows[None, :], ways[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,20 @@ class Space:
 
     def __len__(self) -> int:
         return sum(len(one) for one in self.products)
+
+    def grid(self) -> Candidates:
+        """Return the grid of all layouts in all ways: the candidates, and some that shard what nobody shares."""
+        rows, ways = (
+            [
+                np.concatenate([getattr(getattr(one, part), name) for one in self.products])
+                for name in kind.__dataclass_fields__
+            ]
+            for part, kind in (("layouts", Layouts), ("ways", Ways))
+        )
+        layouts = Layouts(**dict(zip(Layouts.__dataclass_fields__, rows, strict=True)))
+        every = Ways(**dict(zip(Ways.__dataclass_fields__, ways, strict=True)))
+        whole = Product(layouts=layouts, ways=every, global_batch=self.products[0].global_batch)
+        return whole.take(*whole.grid(np.arange(len(layouts))))
 
     def pick(self, numbers: Ints) -> Candidates:
         """Return the candidates of these numbers, in their order."""

@@ -18,11 +18,11 @@ from mofang.matching.candidates import PRECISIONS, Candidates
 from mofang.matching.deferred import Deferred, Parts
 from mofang.matching.memory import memory_parts
 from mofang.matching.profiles import profile_of
-from mofang.matching.schedule import PARTS, schedule_of
+from mofang.matching.schedule import PARTS, Schedule, schedule_of
 from mofang.matching.work import Work
 from mofang.matching.workers import peak_flops
 
-__all__ = ["PARTS", "Estimates", "estimate"]
+__all__ = ["PARTS", "Estimates", "estimate", "estimates_of"]
 
 Floats = NDArray[np.float64]
 
@@ -32,21 +32,30 @@ class Estimates:
     """One row a candidate: seconds, bytes, FLOP/s.
 
     ``time`` splits ``step_time`` (seconds of one optimiser step) into ``PARTS``, ``memory`` the bytes of the fullest
-    device. ``busy_s`` is the part of a step in which a chip computes or moves its own data, ``validation_s`` one
-    forward pass of one micro-batch.
+    device. ``busy_s`` is the part of a step in which a chip computes or moves its own data.
     """
 
+    pool: Pool
+    schedule: Schedule
     step_time: Floats
     busy_s: Floats
-    validation_s: Floats
-    peak_flops: Floats
     time: Mapping[str, Floats]
     memory: Mapping[str, Floats]
 
     @property
+    def validation_s(self) -> Floats:
+        """Seconds of one forward pass of one micro-batch."""
+        return self.schedule.validation()
+
+    @property
+    def peak_flops(self) -> Floats:
+        """FLOP/s of all devices together, in the precision they compute in."""
+        return _peak(self.pool, self.schedule.candidates)
+
+    @property
     def memory_bytes(self) -> Floats:
         """Bytes on the fullest device, or in one worker where the devices are cores."""
-        return sum(self.memory.values(), np.zeros_like(self.peak_flops))
+        return sum(self.memory.values(), np.zeros_like(self.step_time))
 
 
 def estimate(work: Work, pool: Pool, candidates: Candidates, framework: Framework | None = None) -> Estimates:
@@ -54,21 +63,23 @@ def estimate(work: Work, pool: Pool, candidates: Candidates, framework: Framewor
 
     Columns may hold any combination: degrees need not multiply to the devices, nor layers divide by stages.
     """
-    schedule = schedule_of(work, pool, candidates, profile_of(framework))
+    return estimates_of(work, pool, schedule_of(work, pool, candidates, profile_of(framework)), framework)
+
+
+def estimates_of(work: Work, pool: Pool, schedule: Schedule, framework: Framework | None) -> Estimates:
+    """Return what ``estimate`` does of candidates that were looked up before."""
     return Estimates(
-        step_time=schedule.step_time,
-        busy_s=schedule.busy,
-        validation_s=schedule.validation,
-        peak_flops=_peak(pool, candidates),
+        pool=pool,
+        schedule=schedule,
+        step_time=schedule.step_time(),
+        busy_s=schedule.busy(),
         time=Parts(PARTS, schedule.part),
-        memory=Deferred(lambda: memory_parts(work, pool, candidates, framework)),
+        memory=Deferred(lambda: memory_parts(work, pool, schedule.candidates, framework)),
     )
 
 
 def _peak(pool: Pool, candidates: Candidates) -> Floats:
-    used = np.flatnonzero(np.bincount(candidates.precision))
-    if len(used) == 1:
-        return peak_flops(pool, PRECISIONS[used[0]]) * candidates.devices.astype(np.float64)
+    used = np.unique(candidates.precision)
     peaks = np.zeros(len(PRECISIONS))
     peaks[used] = [peak_flops(pool, PRECISIONS[code]) for code in used]
     peak: Floats = peaks[candidates.precision] * candidates.devices

@@ -15,15 +15,18 @@ from mofang.domain.strategy import Method
 from mofang.matching.candidates import Candidates
 from mofang.matching.correction import correction
 from mofang.matching.enumeration import Space
-from mofang.matching.estimate import Estimates, estimate
-from mofang.matching.memory import host_bytes, memory_parts
+from mofang.matching.estimate import Estimates, estimates_of
+from mofang.matching.memory import Memory, host_bytes, memory_of, memory_parts
 from mofang.matching.options import Option
+from mofang.matching.profiles import profile_of
+from mofang.matching.schedule import Schedule, schedule_of
 from mofang.matching.totals import Totals, device_limit, node_limit, totals
 from mofang.matching.work import Work
 
-__all__ = ["Evaluated", "Fit", "Unit", "evaluate", "fitting"]
+__all__ = ["Evaluated", "Fit", "Ready", "Unit", "evaluate", "fitting"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
@@ -86,7 +89,7 @@ class Evaluated:
     @property
     def memory_bytes(self) -> Floats:
         """All of them together."""
-        return sum(self.memory.values(), np.zeros(len(self.candidates)))
+        return sum(self.memory.values(), np.zeros(self.candidates.shape))
 
     def where(self, rows: slice) -> Evaluated:
         """Return some rows, evaluated again."""
@@ -97,20 +100,64 @@ class Evaluated:
         return float(self.factor[row] * self.estimates.busy_s[row])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Candidates of a unit, looked up in its tables; all together that takes far less than a few at a time."""
+
+    unit: Unit
+    candidates: Candidates
+    memory: Memory
+    schedule: Schedule | None = None  # None: looked up once it is known what fits
+
+    @classmethod
+    def of(cls, unit: Unit, candidates: Candidates, *, timed: bool = False) -> Ready:
+        """Return candidates whose memory has been looked up, and with ``timed`` their time too."""
+        memory = memory_of(unit.memory_work, unit.pool, candidates, unit.framework)
+        return cls(
+            unit=unit, candidates=candidates, memory=memory, schedule=_timed(unit, candidates) if timed else None
+        )
+
+    def where(self, rows: Ints | slice) -> Ready:
+        """Return some of the candidates (of a grid, some layouts)."""
+        candidates = self.candidates.where(rows)
+        schedule = None if self.schedule is None else self.schedule.where(rows, candidates)
+        return replace(self, candidates=candidates, memory=self.memory.where(rows), schedule=schedule)
+
+    def fitting(self, scenario: Scenario) -> Fit:
+        """Return the memory that each candidate needs, and whether it is there."""
+        pool, device = self.unit.pool, self.memory.bytes()
+        limit = device_limit(pool)
+        over = device > limit if limit else np.zeros(device.shape, dtype=np.bool_)
+        host, most = host_bytes(self.unit.memory_work, pool, self.candidates, device), node_limit(pool)
+        if scenario.resources.memory_bytes:
+            host = np.maximum(host, float(scenario.resources.memory_bytes))
+        fits = ~over if np.isinf(most) else ~over & (host <= most)
+        return Fit(device_bytes=device, host_bytes=host, over_device=over, fits=fits)
+
+    def evaluate(self) -> Evaluated:
+        """Return everything that is computed of the candidates."""
+        if self.schedule is None:
+            return evaluate(self.unit, self.candidates)
+        return _evaluated(self.unit, self.schedule)
+
+
+def _timed(unit: Unit, candidates: Candidates) -> Schedule:
+    return schedule_of(unit.work, unit.pool, candidates, profile_of(unit.framework))
+
+
 def fitting(scenario: Scenario, unit: Unit, candidates: Candidates) -> Fit:
     """Return the memory that each candidate needs, and whether it is there."""
-    pool, work = unit.pool, unit.memory_work
-    parts = memory_parts(work, pool, candidates, unit.framework)
-    device = sum(parts.values(), np.zeros(len(candidates)))
-    limit = device_limit(pool)
-    over = device > limit if limit else np.zeros(len(candidates), dtype=np.bool_)
-    host = np.maximum(host_bytes(work, pool, candidates, device), float(scenario.resources.memory_bytes or 0))
-    return Fit(device_bytes=device, host_bytes=host, over_device=over, fits=~over & (host <= node_limit(pool)))
+    return Ready.of(unit, candidates).fitting(scenario)
 
 
 def evaluate(unit: Unit, candidates: Candidates) -> Evaluated:
     """Return everything that is computed of candidates."""
-    estimates = estimate(unit.work, unit.pool, candidates, unit.framework)
-    factor = correction(unit.work, unit.pool, unit.framework, candidates)
+    return _evaluated(unit, _timed(unit, candidates))
+
+
+def _evaluated(unit: Unit, schedule: Schedule) -> Evaluated:
+    candidates = schedule.candidates
+    estimates = estimates_of(unit.work, unit.pool, schedule, unit.framework)
+    factor = correction(unit.work, unit.option, unit.framework, candidates)
     total = totals(unit.work, unit.pool, candidates, estimates, factor)
     return Evaluated(unit=unit, candidates=candidates, estimates=estimates, factor=factor, totals=total)

@@ -81,21 +81,28 @@ def losses(work: Work, pool: Pool, *, devices: Ints, nodes: Ints, step: Floats, 
     if pool.is_cpu:
         none = np.zeros_like(run)
         return Losses(checkpoints=none, faults=none, loading=none, interval=np.full_like(run, np.inf))
-    known, groups = operations(), combinations({"devices": devices, "nodes": nodes})
-    many, hosts = (groups.columns[name].astype(np.float64) for name in ("devices", "nodes"))
+    known = operations()
+    if devices.shape == run.shape:
+        groups = combinations({"devices": devices, "nodes": nodes})
+        place, (devices, nodes) = groups.place, (groups.columns[name] for name in ("devices", "nodes"))
+    else:  # of a grid: few enough as they are
+        place = np.arange(devices.size).reshape(devices.shape)
+        devices, nodes = devices.ravel(), nodes.ravel()
+    many, hosts = devices.astype(np.float64), nodes.astype(np.float64)
     state = _saved_params(work) * _SAVED
     halt = known.checkpoint_halt_s + state / (many * known.copy_bandwidth)
     between = 1.0 / (many * known.fault_rate)  # M
     written = state / (hosts * known.storage_bandwidth_per_node)
     interval = np.maximum(_best_interval(halt, between), written)
     load = work.global_batch * work.sample_bytes / (hosts * known.storage_bandwidth_per_node)
-    place = groups.place
     longest = interval[place]
     checkpoints, faults = ((part[place] * run) for part in _parts(halt, between, interval))
-    short = np.flatnonzero(run < longest)
-    if len(short):  # one checkpoint, at the end
+    short = run < longest
+    longest = np.broadcast_to(longest, run.shape)
+    if short.any():  # one checkpoint, at the end
+        longest, at = longest.copy(), np.broadcast_to(place, run.shape)[short]
         longest[short] = np.maximum(run[short], 1e-9)
-        some = _parts(halt[place[short]], between[place[short]], longest[short])
+        some = _parts(halt[at], between[at], longest[short])
         checkpoints[short], faults[short] = (part * run[short] for part in some)
     return Losses(checkpoints=checkpoints, faults=faults, loading=_loading(load, place, step, run), interval=longest)
 
@@ -110,7 +117,7 @@ def _parts(halt: Floats, between: Floats, interval: Floats) -> tuple[Floats, Flo
 
 def _loading(load: Floats, place: NDArray[np.intp], step: Floats, run: Floats) -> Floats:
     """Return the seconds of waiting for data: what loading a batch takes beyond the step before it."""
-    if not len(step) or float(load.max()) <= float(step.min()):
+    if not step.size or float(load.max()) <= float(step.min()):
         return np.zeros_like(run)
     waiting: Floats = np.maximum(load[place] - step, 0.0) * (run / np.maximum(step, 1e-12))
     return waiting

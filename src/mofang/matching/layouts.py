@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from mofang.catalog.frameworks import Framework
 from mofang.domain.hardware import Pool
 from mofang.domain.scenario import StrategyChoice
+from mofang.matching.candidates import Layouts
 from mofang.matching.cuts import Cuts, cuts_of, divisors, expert_degrees
 from mofang.matching.work import Work
 from mofang.units import Range
 
-__all__ = ["Layouts", "Places", "device_counts", "layouts"]
+__all__ = ["Places", "device_counts", "layouts"]
 
 Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 _OPEN_END = 1024  # devices looked at where a range has no end
 _MOST_TOKENS = 2**18  # of a micro-batch on accelerators: beyond, kernels gain nothing
@@ -69,29 +69,6 @@ class Places:
 def _round(per_node: int) -> int:
     """Return the largest power of two of a node's devices."""
     return 1 << (per_node.bit_length() - 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layouts:
-    """One row a layout: devices, ranks, and how a global batch is cut."""
-
-    nodes: Ints
-    devices: Ints
-    threads: Ints
-    dp: Ints
-    tp: Ints
-    pp: Ints
-    cp: Ints
-    ep: Ints
-    vpp: Ints
-    micro_batch: Ints
-
-    def __len__(self) -> int:
-        return len(self.nodes)
-
-    def where(self, rows: Mask | Ints | slice) -> Layouts:
-        """Return the rows that a mask, indices or a slice keep."""
-        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def device_counts(places: Places) -> Ints:

@@ -41,24 +41,39 @@ def memory_rejection(scenario: Scenario, work: Work, option: Option, method: Met
         return None
     bound_by_device = closest is tally.device.get(key)
     unit, one = closest.unit, closest.unit.space.pick(np.array([closest.number]))
+    fits = _fitting(scenario, replace(work, methods=(method,)), option, tally.smallest.get(key))
     parts = memory_parts(unit.memory_work, unit.pool, one, unit.framework)
     return Rejection(
         code=Reason.MEMORY,
         what=describe(option, one),
         need=closest.value,
         have=float(device_limit(option.pool) if bound_by_device else node_limit(option.pool)),
-        hint=_hint(scenario, replace(work, methods=(method,)), option, tally.smallest.get(key)),
+        hint=_hint(scenario, replace(work, methods=(method,)), option) if fits is None else f"fits with {fits[0]}",
         candidates=sum(one.count for one in groups),
+        feasible=0 if fits is None else fits[1],
         data={part: float(size[0]) for part, size in parts.items()},
     )
 
 
-def _hint(scenario: Scenario, work: Work, option: Option, smallest: Closest | None) -> str:
+def _fitting(scenario: Scenario, work: Work, option: Option, smallest: Closest | None) -> tuple[str, int] | None:
+    """Return a candidate on as few of these devices as fit, and how many are known to; None where none does.
+
+    What the sweep left out because other hardware is better may fit all the same.
+    """
     if smallest is not None and smallest.unit is not None:
-        return f"fits with {describe(option, smallest.unit.space.pick(np.array([smallest.number])))}"
+        return describe(option, smallest.unit.space.pick(np.array([smallest.number]))), smallest.count
+    has_limits = scenario.limits.deadline_s is not None or scenario.limits.budget is not None
+    if option.pool.is_cpu or has_limits:
+        return None
+    found = _smallest_of(scenario, work, option)
+    return None if found is None else (found, 1)
+
+
+def _hint(scenario: Scenario, work: Work, option: Option) -> str:
     if option.pool.is_cpu:
         return "use a smaller model, micro-batch or sequence, fewer workers, or a machine with more memory"
-    found = _with_more(scenario, work, option)
+    wide = replace(option.pool, counts=Range(1, _MOST_DEVICES))
+    found = _smallest_of(scenario, work, replace(option, pool=wide, counts=wide.counts))
     if found is None:
         return (
             f"does not fit on any number of {option.pool.accelerator.name} up to {_MOST_DEVICES:,}: use a device with "
@@ -67,17 +82,15 @@ def _hint(scenario: Scenario, work: Work, option: Option, smallest: Closest | No
     return f"would fit with {found}"
 
 
-def _with_more(scenario: Scenario, work: Work, option: Option) -> str | None:
-    """Return the smallest candidate that fits where there are as many devices as it takes."""
-    wide = replace(option.pool, counts=Range(1, _MOST_DEVICES))
-    wider = Option(pool=wide, counts=wide.counts)
+def _smallest_of(scenario: Scenario, work: Work, option: Option) -> str | None:
+    """Return the candidate on the fewest of an option's devices that fits."""
     best: tuple[int, int, str] | None = None
-    frameworks, _ = choose_frameworks(work, scenario.task.kind, wider)
+    frameworks, _ = choose_frameworks(work, scenario.task.kind, option)
     for index, framework in enumerate(frameworks):
         for method in (one for one in work.methods if one in framework.methods):
-            places = Places.of(wide, wide.counts, scenario.resources.nodes)
-            space = space_of(work, wide, framework, method, layouts(work, framework, places))
-            unit = Unit(index=0, option=wider, framework=framework, method=method, work=work, space=space)
+            places = Places.of(option.pool, option.counts, scenario.resources.nodes)
+            space = space_of(work, option.pool, framework, method, layouts(work, framework, places))
+            unit = Unit(index=0, option=option, framework=framework, method=method, work=work, space=space)
             closest = _smallest(scenario, unit)
             if closest.unit is not None and (best is None or (int(closest.value), index) < best[:2]):
                 text = describe(option, space.pick(np.array([closest.number])))

@@ -12,7 +12,7 @@ from mofang.domain.scenario import Goal, Scenario
 from mofang.domain.strategy import Parallelism
 from mofang.matching.goodput import losses
 from mofang.matching.mixtures import Mixture
-from mofang.matching.plans import estimate_of, known_of, placement_of, strategy_of
+from mofang.matching.plans import estimate_of, known_of, model_flops, placement_of, strategy_of
 from mofang.matching.sides import Half, step_of
 from mofang.matching.totals import device_power
 from mofang.matching.work import Work
@@ -43,6 +43,7 @@ def mixed_plan(scenario: Scenario, work: Work, mixture: Mixture) -> Plan:
             placement=placement,
             parallelism=_own(strategy.parallelism, placement, mixture.role),
             share=half.share,
+            framework=half.side.framework.name,
         )
         for half, strategy, placement in zip(halves, strategies, placements, strict=True)
     )
@@ -65,6 +66,7 @@ def _own(parallelism: Parallelism, placement: Placement, role: Role) -> Parallel
 
 def _estimate(scenario: Scenario, work: Work, mixture: Mixture, halves: list[Half], steps: int) -> Estimate:
     found = [_alone(scenario, half) for half in halves]
+    fullest = max(found, key=lambda one: one.memory_bytes)
     first, step, run = found[0], mixture.step, mixture.step * steps
     devices = [half.side.devices for half in halves]
     lost = losses(
@@ -86,12 +88,15 @@ def _estimate(scenario: Scenario, work: Work, mixture: Mixture, halves: list[Hal
             high=step * max(one.step_time_90.high / one.step_time_s for one in found),
         ),
         tokens_per_s=tokens / step,
-        mfu=work.model.train_flops_per_token(work.sequence) * tokens / step / peak,
-        memory_bytes=max(one.memory_bytes for one in found),
+        mfu=model_flops(work, halves[0].found.unit.method) * tokens / step / peak,
+        memory_bytes=fullest.memory_bytes,
+        memory_limit_bytes=fullest.memory_limit_bytes,
+        tight=any(one.tight for one in found),
+        unmeasured=tuple(dict.fromkeys(text for one in found for text in one.unmeasured)),
         peak_flops=peak,
         total_time_s=seconds,
         time={**first.time, "other part": step - first.step_time_s},
-        memory=max(found, key=lambda one: one.memory_bytes).memory,
+        memory=fullest.memory,
         energy_j=_energy(halves, devices, seconds, steps),
         cost=_cost(halves, devices, seconds),
         goodput=run / seconds,

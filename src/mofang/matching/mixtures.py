@@ -19,11 +19,11 @@ from mofang.domain.model import ModelArchitecture
 from mofang.domain.plan import Role
 from mofang.domain.scenario import Scenario
 from mofang.domain.strategy import Method
+from mofang.matching.candidates import Layouts
 from mofang.matching.choices import LOCAL
 from mofang.matching.cuts import divisors, tensor_degrees
 from mofang.matching.enumeration import Product
 from mofang.matching.evaluation import Evaluated, evaluate, fitting
-from mofang.matching.layouts import Layouts
 from mofang.matching.options import Option
 from mofang.matching.sides import Half, Side, common_ways, fastest_by_part, sides_of, step_of, unit_of
 from mofang.matching.work import Work
@@ -171,7 +171,7 @@ class _Pipelines:
         ]
         table = np.array(rows, dtype=np.int64).reshape(-1, 3)
         ones = np.ones(len(table), dtype=np.int64)
-        columns = dict.fromkeys(Layouts.__slots__, ones) | {"pp": ones * sum(self.stages)}
+        columns = dict.fromkeys(Layouts.__dataclass_fields__, ones) | {"pp": ones * sum(self.stages)}
         columns |= {"tp": table[:, 0], "dp": table[:, 1], "micro_batch": table[:, 2]}
         way = common_ways(work, self.sides, self.method, shared=self.shared)
         return Product(layouts=Layouts(**columns), ways=way, global_batch=work.global_batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,21 @@ from mofang.domain.hardware import Pool, Precision
 from mofang.domain.plan import Placement, Plan
 from mofang.domain.scenario import Goal, Scenario
 from mofang.domain.strategy import Method, Parallelism, Strategy
+from mofang.matching.calibration import NORMAL_90
 from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
 from mofang.matching.correction import interval, nearest_evidence
 from mofang.matching.curves import curves_of
 from mofang.matching.evaluation import Evaluated
 from mofang.matching.goodput import goodput_evidence, losses
+from mofang.matching.headroom import is_tight, memory_error
 from mofang.matching.memory import host_bytes
+from mofang.matching.totals import device_limit
+from mofang.matching.unmeasured import unmeasured, untried_deviation
+from mofang.matching.work import Work
 from mofang.matching.workers import is_measured
+from mofang.units import show_bytes
 
-__all__ = ["Known", "build_plans", "estimate_of", "known_of", "placement_of", "strategy_of"]
+__all__ = ["Known", "build_plans", "estimate_of", "known_of", "model_flops", "placement_of", "strategy_of"]
 
 Floats = NDArray[np.float64]
 
@@ -73,9 +80,12 @@ class Known:
 def known_of(found: Evaluated) -> Known:
     """Return what measurements say of all rows."""
     unit = found.unit
-    low, high = interval(unit.work, unit.pool, unit.framework, found.candidates)
+    low, high = interval(unit.work, unit.option, unit.framework, found.candidates)
+    untried = np.array([untried_deviation() ** 2 * len(_unmeasured(found, row)) for row in range(len(low))])
+    low = np.exp(-np.sqrt(np.log(low) ** 2 + NORMAL_90**2 * untried))
+    high = np.exp(np.sqrt(np.log(high) ** 2 + NORMAL_90**2 * untried))
     first = found.candidates.where(slice(0, 1))
-    return Known(low=low, high=high, nearest=nearest_evidence(unit.work, unit.pool, unit.framework, first))
+    return Known(low=low, high=high, nearest=nearest_evidence(unit.work, unit.option, unit.framework, first))
 
 
 def placement_of(scenario: Scenario, found: Evaluated, row: int) -> Placement:
@@ -101,8 +111,11 @@ def estimate_of(scenario: Scenario, found: Evaluated, row: int, known: Known) ->
         step_time_s=step,
         step_time_90=Interval(low=step * float(known.low[row]), high=step * float(known.high[row])),
         tokens_per_s=tokens / step,
-        mfu=work.model.train_flops_per_token(work.sequence) * tokens / step / peak,
+        mfu=model_flops(work, METHODS[found.candidates.method[row]]) * tokens / step / peak,
         memory_bytes=float(found.memory_bytes[row]),
+        memory_limit_bytes=device_limit(found.pool) or None,
+        tight=bool(is_tight(found.memory_bytes[[row]], device_limit(found.pool))[0]),
+        unmeasured=_unmeasured(found, row),
         peak_flops=peak,
         total_time_s=float(total.seconds[row]),
         time={part: factor * float(seconds[row]) for part, seconds in estimates.time.items()},
@@ -114,12 +127,26 @@ def estimate_of(scenario: Scenario, found: Evaluated, row: int, known: Known) ->
     )
 
 
+def model_flops(work: Work, method: Method) -> float:
+    """Return the FLOP that a token of training takes by the model's definition: frozen weights get no gradients."""
+    whole = work.model.train_flops_per_token(work.sequence)
+    return whole if method is Method.FULL else whole - 2.0 * work.model.matmul_params
+
+
+def _unmeasured(found: Evaluated, row: int) -> tuple[str, ...]:
+    """Return what of one row nobody has measured; on cores, everything was measured or nothing."""
+    if found.pool.is_cpu:
+        return ()
+    return unmeasured(strategy_of(found.candidates, row, found.unit.framework))
+
+
 def _evidence(scenario: Scenario, found: Evaluated, row: int, known: Known) -> tuple[Evidence, ...]:
     pool, total, one = found.pool, found.totals, found.candidates.where(slice(row, row + 1))
     rows = [_speed_evidence(pool)]
     if int(one.workers[0]) > 1:
         rows.append(_link_evidence(pool, nodes=int(one.nodes[0])))
     rows += known.nearest
+    rows += _sure_evidence(found, row)
     rows += _lost_evidence(found, row, one)
     rows += _quality_evidence(scenario, found, one)
     if total.energy_j is not None:
@@ -154,6 +181,23 @@ def _link_evidence(pool: Pool, *, nodes: int) -> Evidence:
         what=f"communication: latency and bandwidth of the links {where}",
         source=f"links of the pool and {pool.accelerator.source or 'the catalogue'}",
     )
+
+
+def _sure_evidence(found: Evaluated, row: int) -> Iterator[Evidence]:
+    """Yield what of the plan is unsure beyond its speed: what nobody measured, and memory near the limit."""
+    for what in _unmeasured(found, row):
+        yield Evidence(
+            what=f"no measurement with {what} is known for {found.unit.framework.name}: its cost is the model's own, "
+            "and the interval is wider for it",
+            source="none",
+        )
+    need, limit = float(found.memory_bytes[row]), device_limit(found.pool)
+    if is_tight(np.array([need]), limit)[0]:
+        yield Evidence(
+            what=f"memory is tight: {show_bytes(need)} of {show_bytes(limit)} is within what such predictions are off "
+            f"by (typically {memory_error():.0%}); have a plan with more room at hand",
+            source="published memory figures, each source left out",
+        )
 
 
 def _lost_evidence(found: Evaluated, row: int, one: Candidates) -> list[Evidence]:

@@ -13,6 +13,7 @@ from mofang.errors import UsageError
 from mofang.matching.answer import answer
 from mofang.matching.commands import match_command
 from mofang.matching.evaluation import Unit
+from mofang.matching.experience import Experience
 from mofang.matching.mixed_plans import goal_of, mixed_plan
 from mofang.matching.mixtures import mixtures
 from mofang.matching.options import Option, find_options
@@ -23,8 +24,17 @@ from mofang.matching.work import Work, work_of
 
 __all__ = ["match"]
 
+_DEPTH = 4  # times the plans to show are kept to choose from: the best are often near-twins
 
-def match(scenario: Scenario, pools: Sequence[Pool], *, num_plans: int = 8, prune: bool = True) -> MatchResult:
+
+def match(
+    scenario: Scenario,
+    pools: Sequence[Pool],
+    *,
+    num_plans: int = 8,
+    prune: bool = True,
+    known: Experience | None = None,
+) -> MatchResult:
     """Return the best plans of a scenario on these pools, and why the others are not among them.
 
     A pool of a cluster is used as ``scenario.resources`` says; a pool that is only described (without a cluster) stands
@@ -37,6 +47,7 @@ def match(scenario: Scenario, pools: Sequence[Pool], *, num_plans: int = 8, prun
         pools: the hardware.
         num_plans: how many plans to return at most; the front may hold others.
         prune: leave out candidates that cannot be among the plans or on the front. The plans are the same without.
+        known: what the user's own measurements add to the packaged ones.
 
     Raises:
         UsageError: ``num_plans`` is less than one.
@@ -47,8 +58,8 @@ def match(scenario: Scenario, pools: Sequence[Pool], *, num_plans: int = 8, prun
     if isinstance(task, Serve):
         from mofang.matching.serving import match_service  # noqa: PLC0415 - its tables only where a service is planned
 
-        return match_service(scenario, pools, num_plans)
-    options, rejections = find_options(scenario, pools)
+        return match_service(scenario, pools, num_plans, known=known)
+    options, rejections = find_options(scenario, pools, known)
     if isinstance(task, Command):
         return match_command(scenario, task, options, rejections, num_plans=num_plans)
     return _match_training(scenario, work_of(task), options, rejections, num_plans=num_plans, prune=prune)
@@ -68,9 +79,9 @@ def _match_training(
         found, refused = units_of(scenario, work, option, first=len(units))
         units += found
         rejections += refused
-    sweep = Sweep(scenario=scenario, units=units, num_plans=num_plans, prune=prune)
+    sweep = Sweep(scenario=scenario, units=units, num_plans=_DEPTH * num_plans, prune=prune)
     sweep.run()
-    result = answer(scenario, work, sweep)
+    result = answer(scenario, work, sweep, num_plans)
     result = _with_mixture(scenario, work, options, result, num_plans)
     rows = merge_rejections([*rejections, *result.rejections])
     count = sum(rejection.candidates for rejection in rejections)
@@ -80,7 +91,7 @@ def _match_training(
 def _with_mixture(
     scenario: Scenario, work: Work, options: Sequence[Option], result: MatchResult, num_plans: int
 ) -> MatchResult:
-    """Put the best mixture of two kinds of chips first, if it beats every plan on one kind."""
+    """Put the best mixture of two kinds of chips last, if it beats every plan on one kind: nothing starts it yet."""
     if scenario.resources.ordered:
         return result
     limits, best = scenario.limits, result.plans[0] if result.plans else None
@@ -96,4 +107,6 @@ def _with_mixture(
             best = plan
     if best is None or not best.parts:
         return result
-    return replace(result, plans=(best, *result.plans[: num_plans - 1]))
+    if result.plans and num_plans == 1:
+        return result
+    return replace(result, plans=(*result.plans[: num_plans - 1], best))

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from mofang.domain.hardware import Link, Pool, Precision
 from mofang.domain.plan import Plan, Sensitivity
 from mofang.domain.scenario import Classify, Command, Finetune, Goal, Limits, Pretrain, Resources, Scenario, Serve
+from mofang.matching.experience import Experience
 from mofang.matching.search import match
 from mofang.units import Range, show_bytes, show_rate
 
 __all__ = ["sensitivities"]
 
 _MORE_MEMORY = 1.5
+_CHOICES = 8  # plans of which the fastest counts
 _NARROW = {Precision.FP8: Precision.BF16, Precision.FP4: Precision.FP8}
 
 
@@ -26,7 +28,9 @@ class _Change:
     pools: tuple[Pool, ...]
 
 
-def sensitivities(scenario: Scenario, pools: Sequence[Pool], plan: Plan) -> tuple[Sensitivity, ...]:
+def sensitivities(
+    scenario: Scenario, pools: Sequence[Pool], plan: Plan, known: Experience | None = None
+) -> tuple[Sensitivity, ...]:
     """Return how much faster or slower the best plan becomes when one thing is different, the largest gain first.
 
     Every change is searched anew on as many of the same devices, so that the layout may follow it. Training is compared
@@ -37,18 +41,19 @@ def sensitivities(scenario: Scenario, pools: Sequence[Pool], plan: Plan) -> tupl
         scenario: what is wanted; its limits are left aside.
         pools: the hardware that the plan was found on.
         plan: the best plan.
+        known: what the user's own measurements add to the packaged ones.
     """
     used = _used(pools, plan)
     if not used or isinstance(scenario.task, Command):
         return ()
     question = _question(scenario)
-    before = _fastest(question, used)
+    before = _fastest(question, used, known)
     if before is None:
         return ()
     rows = [
         Sensitivity(what=one.what, gain=-1.0 if after is None else after / before - 1.0)
         for one in _changes(question, used, plan)
-        for after in [_fastest(one.scenario, one.pools)]
+        for after in [_fastest(one.scenario, one.pools, known)]
     ]
     return tuple(sorted(rows, key=lambda row: -row.gain))
 
@@ -67,15 +72,18 @@ def _question(scenario: Scenario) -> Scenario:
     return replace(free, task=replace(task, traffic=replace(task.traffic, rate=None, concurrency=None)))
 
 
-def _fastest(scenario: Scenario, pools: Sequence[Pool]) -> float | None:
-    """Return the tokens/s of the best plan; None where there is none."""
-    plans = match(scenario, pools, num_plans=1).plans
-    if not plans:
-        return None
-    plan = plans[0]
-    if plan.service is not None:
-        return plan.service.estimate.tokens_per_s
-    return None if plan.estimate is None else plan.estimate.tokens_per_s
+def _fastest(scenario: Scenario, pools: Sequence[Pool], known: Experience | None) -> float | None:
+    """Return the tokens/s of the fastest of the best plans; None where there is none.
+
+    Which of some about as fast comes first also depends on how sure each is; that must not pass for a gain.
+    """
+    plans = match(scenario, pools, num_plans=_CHOICES, known=known).plans
+    found = [
+        one.tokens_per_s
+        for plan in plans
+        if (one := plan.service.estimate if plan.service else plan.estimate) is not None
+    ]
+    return max(found, default=None)
 
 
 def _used(pools: Sequence[Pool], plan: Plan) -> tuple[Pool, ...]:

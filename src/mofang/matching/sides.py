@@ -12,12 +12,11 @@ from mofang.catalog.frameworks import Framework
 from mofang.domain.hardware import Link, Pool
 from mofang.domain.scenario import Scenario
 from mofang.domain.strategy import Method
-from mofang.matching.candidates import Candidates
+from mofang.matching.candidates import Candidates, Layouts
 from mofang.matching.choices import choose_frameworks
 from mofang.matching.cuts import cuts_of, divisors
 from mofang.matching.enumeration import Product, Space, Ways, ways
 from mofang.matching.evaluation import Evaluated, Unit, evaluate, fitting
-from mofang.matching.layouts import Layouts
 from mofang.matching.options import Option
 from mofang.matching.work import Work
 

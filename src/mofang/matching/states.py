@@ -105,10 +105,9 @@ def _rank(columns: Mapping[str, Ints]) -> _Rank:
 
 
 def _where(rank: _Rank, rows: NDArray[np.intp]) -> _Rank:
-    def pick(ranks: Ranks) -> Ranks:
-        return Ranks(count=ranks.count[rows], nodes=ranks.nodes[rows])
-
-    return _Rank(tp=rank.tp[rows], shards=rank.shards[rows], dense=pick(rank.dense), experts=pick(rank.experts))
+    return _Rank(
+        tp=rank.tp[rows], shards=rank.shards[rows], dense=rank.dense.where(rows), experts=rank.experts.where(rows)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +135,15 @@ class _Group:
         whole, parts = self.is_sharding(Sharding.NONE, Sharding.DDP), ~self.is_sharding(Sharding.NONE, Sharding.DDP)
         fully = self.is_sharding(Sharding.FSDP)
         trained = (gradient * params.trained_dense, gradient * params.trained_experts)
-        reduced = np.where(whole, self._seconds(Collective.ALL_REDUCE, *trained, bucketed=self.pool.is_cpu), 0.0)
-        scattered = np.where(parts, self._seconds(Collective.REDUCE_SCATTER, *trained), 0.0)
+        reduced = self._seconds(whole, Collective.ALL_REDUCE, *trained, bucketed=self.pool.is_cpu)
+        scattered = self._seconds(parts, Collective.REDUCE_SCATTER, *trained)
         renewed = (weight * params.trained_dense, weight * params.trained_experts)
-        gathered = np.where(parts & ~fully, self._seconds(Collective.ALL_GATHER, *renewed), 0.0)
+        gathered = self._seconds(parts & ~fully, Collective.ALL_GATHER, *renewed)
         tables = float(self.work.model.embedding_params)
-        forward = np.where(fully, self._gather(weight * params.dense, weight * params.experts), 0.0)
-        backward = np.where(fully, self._gather(weight * (params.dense - tables), weight * params.experts), 0.0)
+        forward = self._seconds(fully, Collective.ALL_GATHER, weight * params.dense, weight * params.experts)
+        backward = self._seconds(
+            fully, Collective.ALL_GATHER, weight * (params.dense - tables), weight * params.experts
+        )
         each = parts & ~self.is_sharding(Sharding.ZERO1) & profile.reduce_each
         loaded = self._loaded(weight)
         return {
@@ -152,22 +153,25 @@ class _Group:
             "behind_once": reduced + np.where(each, 0.0, scattered),
         }
 
-    def _gather(self, dense: float, experts: float) -> Floats:
-        return self._seconds(Collective.ALL_GATHER, dense, experts)
+    def _seconds(
+        self, where: NDArray[np.bool_], operation: Collective, dense: float, experts: float, *, bucketed: bool = False
+    ) -> Floats:
+        """Return the seconds of a collective over so many bytes of dense and of expert parameters of the model.
 
-    def _seconds(self, operation: Collective, dense: float, experts: float, *, bucketed: bool = False) -> Floats:
-        """Return the seconds of a collective over so many bytes of dense and of expert parameters of the model."""
+        None where the row does not need it, and none between a rank and itself.
+        """
         total = np.zeros_like(self.rank.tp)
         for size, cut, ranks in (
             (dense, self.rank.tp, self.rank.dense),
             (experts, self.rank.shards, self.rank.experts),
         ):
-            if not size:
+            rows = np.flatnonzero(where & (ranks.count > 1)) if size else np.zeros(0, dtype=np.intp)
+            if not len(rows):
                 continue
-            share = size / cut
+            share = size / cut[rows]
             calls = np.ceil(share / _BUCKET_BYTES) if bucketed else np.full_like(share, self.work.model.layers + 1.0)
             transfer = Transfer(operation=operation, size=share, calls=calls, rails=self.profile.rails)
-            total = total + collective_seconds(self.pool, transfer, ranks)
+            total[rows] += collective_seconds(self.pool, transfer, ranks.where(rows))
         return total
 
     def _held(self, dense: float, experts: float, sharded: NDArray[np.bool_]) -> Floats:
@@ -190,8 +194,9 @@ class _Group:
         sharded = ~self.is_sharding(Sharding.NONE, Sharding.DDP)
         held = self._held(self.params.trained_dense, self.params.trained_experts, sharded)
         sizes, place = np.unique(held, return_inverse=True)
-        on_device = np.sum(
-            [speed.seconds(operator, Phase.UPDATE, shapes) for operator, shapes in update_uses(sizes)], 0
+        on_device = sum(
+            (speed.seconds(operator, Phase.UPDATE, shapes) for operator, shapes in update_uses(sizes)),
+            np.zeros(len(sizes)),
         )
         host = coefficients().host
         moved = held * 2.0 * self.element / self._host_link()

@@ -11,25 +11,27 @@ from numpy.typing import NDArray
 from mofang.domain.reasons import Reason
 from mofang.domain.scenario import Goal, Scenario
 from mofang.matching.bounds import Bounds, Least, bounds, coarse, frugal_ways
-from mofang.matching.candidates import Candidates
 from mofang.matching.enumeration import Product
-from mofang.matching.evaluation import Evaluated, Unit, evaluate, fitting
+from mofang.matching.evaluation import Evaluated, Ready, Unit, fitting
 from mofang.matching.leaders import COLUMNS, Leaders
 from mofang.matching.pareto import Front
-from mofang.matching.tally import Tally
+from mofang.matching.profiles import profile_of
+from mofang.matching.schedule import tabulate
+from mofang.matching.tally import Tally, some_way
 from mofang.matching.totals import device_power
 
 __all__ = ["Sweep", "goal_values"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _GOALS = (Goal.TIME, Goal.COST, Goal.ENERGY)
 _ROWS = 1 << 12  # layouts whose memory is looked at together
-_FIRST_BLOCK, _MOST_BLOCK = (
-    1 << 12,
-    1 << 17,
-)  # candidates evaluated together: few at first, as each block tells what to skip
+_FIRST_BLOCK, _MOST_BLOCK = 1 << 12, 1 << 17  # candidates evaluated together: few at first, as each tells what to skip
+_GRID_BLOCK = 1 << 15  # the same where all are evaluated: what is computed of them stays in the cache
+_MOST_LOOKED_UP = 1 << 20  # and of those that are looked up in tables together
+_WORTH = 0.9  # part of them beyond which those that do not fit are not picked out first
 Class = tuple[int, bool, str]  # preference, whether the goal is unknown, method
 
 
@@ -70,15 +72,23 @@ class Sweep:
             points = _points(least[unit.index], np.zeros(1, dtype=np.int64))
             hopeless = values[unit.index] > self._limit(unit) and not self.front.may_join(points)[0]
             if not (self.prune and hopeless):
-                for item in self._items(unit):
-                    self._visit(item)
+                self._search(unit)
 
-    def _items(self, unit: Unit) -> list[_Item]:
+    def _search(self, unit: Unit) -> None:
+        products = [one for one in unit.space.products if len(one)]
+        if self.prune:
+            for item in self._items(unit, products):
+                self._visit(item)
+            return
+        tabulate(unit.work, unit.pool, unit.space.grid(), profile_of(unit.framework))
+        for one in products:
+            self._look_at_all(unit, one)
+
+    def _items(self, unit: Unit, products: Sequence[Product]) -> list[_Item]:
         found = []
-        for one in unit.space.products:
-            if len(one):
-                bound = bounds(unit, one, known=self.prune)
-                found.append(_Item(unit=unit, product=one, bounds=bound, value=self._value(unit, bound.layouts())))
+        for one in products:
+            bound = bounds(unit, one)
+            found.append(_Item(unit=unit, product=one, bounds=bound, value=self._value(unit, bound.layouts())))
         return sorted(found, key=lambda item: float(item.value.min()))
 
     def _value(self, unit: Unit, least: Least) -> Floats:
@@ -130,18 +140,24 @@ class Sweep:
     def _look(self, item: _Item, rows: Ints) -> None:
         """Look at some layouts: at those that could fit, in the ways that are still wanted when their turn comes."""
         rows = self._fitting(item, rows)
-        every = np.arange(len(item.product.ways))
-        place = 0
+        one, many, place = item.product, len(item.product.ways), 0
         while place < len(rows):
-            chosen = rows[place : place + max(1, self.block // max(1, len(every)))]
+            chosen = rows[place : place + max(1, self.block // max(1, many))]
             place += len(chosen)
-            pairs = item.product.crossed(chosen, every)
-            if self.prune:
-                wanted = self._wanted(item, chosen)
-                pairs = pairs[0][wanted], pairs[1][wanted]
-            if len(pairs[0]):
-                self._evaluate(item.unit, item.product.numbers(*pairs), item.product.take(*pairs))
+            layouts, ways = np.divmod(self._wanted(item, chosen), many)
+            pairs = chosen[layouts], ways
+            if len(ways):
+                self._evaluate(one.numbers(*pairs), Ready.of(item.unit, one.take(*pairs)))
                 self.block = min(2 * self.block, _MOST_BLOCK)
+
+    def _look_at_all(self, unit: Unit, one: Product) -> None:
+        """Look at every layout in every way."""
+        for chunk in _cut(np.arange(len(one.layouts)), _MOST_LOOKED_UP // len(one.ways)):
+            rows, ways = one.grid(chunk)
+            ready = Ready.of(unit, one.take(rows, ways), timed=True)
+            for some in _cut(np.arange(len(chunk)), _GRID_BLOCK // len(one.ways)):
+                part = slice(int(some[0]), int(some[-1]) + 1)
+                self._evaluate(one.numbers(rows[:, part], ways), ready.where(part))
 
     def _wanted(self, item: _Item, rows: Ints) -> Ints:
         """Return the places of the candidates that may still be shown, among these layouts in every way."""
@@ -155,73 +171,79 @@ class Sweep:
         """Return the layouts that fit in the way that needs least memory."""
         unit, one = item.unit, item.product
         frugal = frugal_ways(one.ways)
-        if not self.prune or unit.pool.is_cpu or len(frugal) == len(one.ways):
+        if unit.pool.is_cpu or len(frugal) == len(one.ways):
             return rows
-        pairs = one.crossed(rows, frugal)
+        pairs = one.grid(rows, frugal)
         fit = fitting(self.scenario, unit, one.take(*pairs))
-        fits = ~fit.over_device.reshape(len(rows), len(frugal)).all(axis=1)
+        fits = some_way(~fit.over_device)
         if not fits.all():
-            out = np.repeat(~fits, len(frugal))
+            out = np.broadcast_to(~fits, fit.over_device.shape)
             self.tally.too_large(
                 unit, one.numbers(*pairs)[out], fit.device_bytes[out], int((~fits).sum()) * len(one.ways)
             )
         return rows[fits]
 
-    def _evaluate(self, unit: Unit, numbers: Ints, candidates: Candidates) -> None:
-        fit = fitting(self.scenario, unit, candidates)
+    def _evaluate(self, numbers: Ints, ready: Ready) -> None:
+        unit, fit = ready.unit, ready.fitting(self.scenario)
         self.tally.memory(unit, numbers, fit)
-        kept = np.flatnonzero(fit.fits)
+        kept = np.flatnonzero(some_way(fit.fits))
         if not len(kept):
             return
-        whole = len(kept) == len(numbers)
-        found = evaluate(unit, candidates if whole else candidates.where(kept))
-        numbers, memory = (numbers, fit.device_bytes) if whole else (numbers[kept], fit.device_bytes[kept])
-        self.estimated += len(numbers)
-        infeasible = self._limits(unit, numbers, found)
+        fits, memory = fit.fits, fit.device_bytes
+        if len(kept) < _WORTH * fits.shape[-1]:
+            ready = ready.where(kept)
+            numbers, fits, memory = numbers[..., kept], fits[..., kept], memory[..., kept]
+        found = ready.evaluate()
+        self.estimated += int(np.count_nonzero(fits))
+        feasible = self._feasible(unit, numbers, found, fits)
+        self.tally.feasible(unit, numbers, found.candidates.devices, feasible)
         value, points = goal_values(self.scenario.goal, found), _values(found)
-        if infeasible is not None:
-            value, points = np.where(infeasible, np.inf, value), np.where(infeasible[:, None], np.inf, points)
+        if not feasible.all():
+            value = np.where(feasible, value, np.inf)
+            np.copyto(points.T, np.inf, where=~feasible.ravel())
         self._offer(unit, numbers, found, value, memory)
         self._join(unit, numbers, points)
 
-    def _limits(self, unit: Unit, numbers: Ints, found: Evaluated) -> NDArray[np.bool_] | None:
-        """Return which candidates exceed the user's limits; None: no limit is known to be exceeded."""
+    def _feasible(self, unit: Unit, numbers: Ints, found: Evaluated, fits: Mask) -> Mask:
+        """Return which candidates that fit keep the user's limits too."""
         limits = self.scenario.limits
-        over = None
         for reason, values, allowed in (
             (Reason.DEADLINE, found.totals.seconds, limits.deadline_s),
             (Reason.BUDGET, found.totals.cost, limits.budget),
         ):
             if allowed is None or values is None:
                 continue
-            beyond = values > allowed if over is None else ~over & (values > allowed)
+            beyond = fits & (values > allowed)
             self.tally.limit(reason, unit, numbers, values, beyond)
-            over = beyond if over is None else over | beyond
-        return over
+            fits = fits & ~beyond
+        return fits
 
     def _offer(self, unit: Unit, numbers: Ints, found: Evaluated, value: Floats, memory: Floats) -> None:
         candidates, total = found.candidates, found.totals
 
         def groups() -> Ints:
-            return unit.index * 2**32 + candidates.devices * 8 + candidates.sharding
+            return (unit.index * 2**32 + candidates.devices * 8 + candidates.sharding).ravel()
 
         def rows(chosen: NDArray[np.intp]) -> Floats:
             columns = {
                 "value": value, "seconds": total.seconds, "devices": candidates.devices, "memory": memory,
-                "sharding": candidates.sharding, "unit": np.full(len(numbers), unit.index), "number": numbers,
+                "sharding": candidates.sharding, "unit": np.array(unit.index), "number": numbers,
             }  # fmt: skip
-            return np.stack([columns[name][chosen].astype(np.float64) for name in COLUMNS], axis=1)
+            shape = candidates.shape
+            at = np.unravel_index(chosen, shape)
+            picked = (np.broadcast_to(columns[name], shape)[at] for name in COLUMNS)
+            return np.stack([column.astype(np.float64) for column in picked], axis=1)
 
-        feasible = np.isfinite(value)
-        self.tally.feasible(unit, numbers, candidates.devices, feasible)
         for leaders in (self._leaders(unit), *self._best_of_pool(unit)):
-            leaders.offer(value, groups, rows)
+            leaders.offer(value.ravel(), groups, rows)
 
     def _join(self, unit: Unit, numbers: Ints, points: Floats) -> None:
         joining = np.flatnonzero(self.front.may_join(points))
         joining = joining[np.isfinite(points[joining]).any(axis=1)]
         if len(joining):
-            keys = np.stack([np.full(len(joining), float(unit.index)), numbers[joining].astype(np.float64)], axis=1)
+            keys = np.stack(
+                [np.full(len(joining), float(unit.index)), numbers.ravel()[joining].astype(np.float64)], axis=1
+            )
             self.front.add(points[joining], keys)
 
     def classes(self) -> Iterator[tuple[tuple[int, bool], Floats]]:
@@ -230,6 +252,12 @@ class Sweep:
             parts = [one.rows for name, one in sorted(self.leaders.items()) if name[:2] == order]
             parts += [one.rows for (other, _), one in self.pools.items() if other == order]
             yield order, np.unique(np.concatenate(parts), axis=0)
+
+
+def _cut(rows: Ints, many: int) -> Iterator[Ints]:
+    """Yield the rows, ``many`` at a time but at least one."""
+    for start in range(0, len(rows), max(1, many)):
+        yield rows[start : start + max(1, many)]
 
 
 def goal_values(goal: Goal, found: Evaluated) -> Floats:
@@ -245,7 +273,11 @@ def _points(least: Least, rows: Ints) -> Floats:
 
 
 def _values(found: Evaluated) -> Floats:
+    """Return every goal of the candidates as points; infinite where one is unknown."""
     total = found.totals
-    unknown = np.full_like(total.pace, np.inf)
-    columns = (total.pace, unknown if total.cost is None else total.cost, total.energy_j)
-    return np.stack([unknown if column is None else column for column in columns], axis=1)
+    columns = (total.pace, total.cost, total.energy_j)
+    points = np.full((len(columns), len(found.candidates)), np.inf)
+    for row, column in zip(points, columns, strict=True):
+        if column is not None:
+            row[:] = column.ravel()
+    return points.T  # a goal's values lie side by side

@@ -5,7 +5,7 @@ A search asks block by block, and the blocks ask for the same combinations again
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,16 +20,33 @@ from mofang.matching.stages import Stages, stages
 from mofang.matching.states import states
 from mofang.matching.work import Work
 
-__all__ = ["Table", "Tables", "tables_of"]
+__all__ = ["MOST_ROWS", "Places", "Table", "Tables", "tables_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _SHIFT = np.uint64(32)
-_MOST = 1 << 18  # rows that a table keeps before it starts anew
+MOST_ROWS = 1 << 18  # rows that a table keeps before it starts anew
 _KEPT = 8  # works that are remembered
 _STAGES = 256  # pipeline stages that the table of stages holds at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where candidates stand in a table: its rows by combination, and each candidate's combination."""
+
+    rows: NDArray[np.intp]
+    found: Combinations
+
+    def index(self) -> NDArray[np.intp]:
+        """Return every candidate's row."""
+        place = self.found.place
+        return self.rows.take(place) if len(self.rows) else place
+
+    def where(self, rows: Ints | slice) -> Places:
+        """Return some of the candidates (of a grid, some layouts)."""
+        return Places(rows=self.rows, found=self.found.where(rows))
 
 
 class Table:
@@ -43,21 +60,18 @@ class Table:
         self._compute = compute
         self._known = np.zeros(0, dtype=np.uint64)  # sorted
         self._rows = np.zeros(0, dtype=np.intp)
-        self.columns: Mapping[str, Floats] = {}
+        self.columns: Mapping[str, Floats] = _nothing()
 
-    def places(self, found: Combinations) -> NDArray[np.intp]:
+    def places(self, found: Combinations) -> Places:
         """Return every candidate's row in ``columns``; rows that are not there yet are computed."""
-        if not len(found.place):
-            return found.place
         keys = _keys(found.columns)
         new = np.flatnonzero(~self._has(keys))
-        if len(self._known) + len(new) > _MOST:
-            self._known, self._rows, self.columns = self._known[:0], self._rows[:0], {}
+        if len(new) and len(self._known) + len(new) > MOST_ROWS:
+            self._known, self._rows, self.columns = self._known[:0], self._rows[:0], _nothing()
             new = np.arange(len(keys))
         if len(new):
             self._add(keys[new], {name: column[new] for name, column in found.columns.items()})
-        rows = self._rows[np.searchsorted(self._known, keys)]
-        return rows[found.place]
+        return Places(rows=self._rows[np.searchsorted(self._known, keys)], found=found)
 
     def _has(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
         if not len(self._known):
@@ -74,6 +88,11 @@ class Table:
         if self.columns:
             rows = {name: np.concatenate([self.columns[name], column]) for name, column in rows.items()}
         self.columns = rows
+
+
+def _nothing() -> Mapping[str, Floats]:
+    """Return the columns of a table without rows."""
+    return defaultdict(lambda: np.zeros(0))
 
 
 def _keys(columns: Mapping[str, Ints]) -> NDArray[np.uint64]:

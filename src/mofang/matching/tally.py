@@ -12,7 +12,7 @@ from mofang.domain.strategy import Method
 from mofang.matching.evaluation import Fit, Unit
 from mofang.matching.options import Option
 
-__all__ = ["Closest", "Group", "Tally", "group_of"]
+__all__ = ["Closest", "Group", "Tally", "group_of", "some_way"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,6 +22,11 @@ Group = tuple[int, Method]
 def group_of(option: Option, method: Method) -> Group:
     """Return what an option's candidates of one method are counted under."""
     return id(option), method
+
+
+def some_way(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return, for each layout of a grid, whether this is so in any way; of a list of candidates, the list."""
+    return np.asarray(candidates.any(axis=tuple(range(candidates.ndim - 1))))
 
 
 @dataclass(slots=True)
@@ -61,25 +66,27 @@ class Tally:
         """Count the candidates that do not fit."""
         if fit.fits.all():
             return
-        over = np.flatnonzero(fit.over_device)
-        self.too_large(unit, numbers[over], fit.device_bytes[over], len(over))
-        crowded = np.flatnonzero(~fit.fits & ~fit.over_device)
+        over = fit.over_device
+        self.too_large(unit, numbers[over], fit.device_bytes[over], int(np.count_nonzero(over)))
+        crowded = ~(fit.fits | over)
         self.host.setdefault(group_of(unit.option, unit.method), Closest()).take(
-            unit, numbers[crowded], fit.host_bytes[crowded], len(crowded)
+            unit, numbers[crowded], fit.host_bytes[crowded], int(np.count_nonzero(crowded))
         )
 
     def limit(self, reason: Reason, unit: Unit, numbers: Ints, values: Floats, beyond: NDArray[np.bool_]) -> None:
         """Count the candidates that exceed a limit of the user's."""
-        rows = np.flatnonzero(beyond)
-        if len(rows):
+        count = int(np.count_nonzero(beyond))
+        if count:
             closest = self.limits.setdefault((reason, group_of(unit.option, unit.method)), Closest())
-            closest.take(unit, numbers[rows], values[rows], len(rows))
+            closest.take(unit, numbers[beyond], values[beyond], count)
 
     def feasible(self, unit: Unit, numbers: Ints, devices: Ints, feasible: NDArray[np.bool_]) -> None:
-        """Count the feasible candidates, and keep one on the fewest devices."""
-        rows = np.flatnonzero(feasible)
+        """Count the feasible candidates, and keep one on the fewest devices (which no way of a layout changes)."""
         closest = self.smallest.setdefault(group_of(unit.option, unit.method), Closest())
-        closest.take(unit, numbers[rows], devices[rows].astype(np.float64), len(rows))
+        there = devices.ravel()[some_way(feasible)]
+        least = float(there.min()) if len(there) else float("inf")
+        chosen = numbers[feasible & (devices == least)] if least <= closest.value else numbers.ravel()[:0]
+        closest.take(unit, chosen, np.full(len(chosen), least), int(np.count_nonzero(feasible)))
 
     def refused(self) -> int:
         """Return how many candidates fell."""

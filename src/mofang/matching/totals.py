@@ -24,8 +24,8 @@ class Totals:
     """One row a candidate. ``cost`` and ``energy_j`` are None where nothing is known to count them by.
 
     ``step`` is the corrected step time. ``pace`` orders by time: the seconds of the whole run, or those of one step,
-    everything shared out, where the run has a fixed duration and its steps follow from that. ``goodput`` is the part of
-    ``seconds`` that is not lost to faults, checkpoints and waiting for data.
+    everything shared out, where the run has a fixed duration and its steps follow from that. ``run`` is ``seconds``
+    without what is lost to faults, checkpoints and waiting for data.
     """
 
     step: Floats
@@ -35,7 +35,12 @@ class Totals:
     device_seconds: Floats
     cost: Floats | None
     energy_j: Floats | None
-    goodput: Floats
+    run: Floats
+
+    @property
+    def goodput(self) -> Floats:
+        """The part of ``seconds`` that is not lost."""
+        return self.run / self.seconds
 
 
 def totals(work: Work, pool: Pool, candidates: Candidates, estimates: Estimates, factor: Floats | float) -> Totals:
@@ -45,8 +50,7 @@ def totals(work: Work, pool: Pool, candidates: Candidates, estimates: Estimates,
     """
     step = estimates.step_time * factor
     devices = candidates.devices.astype(np.float64)
-    each, compiling = step, candidates.compile * coefficients().compile_s
-    validation = np.zeros_like(step)
+    each, compiling, validation = step, candidates.compile * coefficients().compile_s, np.zeros(1)
     if work.validate_every:
         forward = estimates.validation_s * factor
         validation = work.validation_batches * forward * candidates.accumulation
@@ -57,11 +61,14 @@ def totals(work: Work, pool: Pool, candidates: Candidates, estimates: Estimates,
         lost = losses(work, pool, devices=count, nodes=nodes, step=step, run=time).seconds
         steps = np.maximum(1, (time - lost - compiling) / each).astype(np.int64)
     else:
-        steps = np.full(len(step), work.steps, dtype=np.int64)
-    run = steps * step + compiling
+        steps = np.broadcast_to(np.int64(work.steps), step.shape)
+    many = steps.astype(np.float64) if work.steps is None else np.array(float(work.steps))
+    run = many * step
+    run += compiling
     if work.validate_every:
         run = run + steps // work.validate_every * validation
-    seconds = run + losses(work, pool, devices=count, nodes=nodes, step=step, run=run).seconds
+    seconds = losses(work, pool, devices=count, nodes=nodes, step=step, run=run).seconds
+    seconds += run
     price = pool.price_per_device_hour
     device_seconds = seconds * devices
     return Totals(
@@ -71,17 +78,21 @@ def totals(work: Work, pool: Pool, candidates: Candidates, estimates: Estimates,
         pace=seconds if work.steps is not None else seconds / steps,
         device_seconds=device_seconds,
         cost=None if price is None else device_seconds * (price / 3600.0),
-        energy_j=_energy(pool, estimates, device_seconds, devices * steps * factor),
-        goodput=run / seconds,
+        energy_j=_energy(pool, estimates, device_seconds, devices, many * factor),
+        run=run,
     )
 
 
-def _energy(pool: Pool, estimates: Estimates, device_seconds: Floats, device_steps: Floats) -> Floats | None:
+def _energy(pool: Pool, estimates: Estimates, device_seconds: Floats, devices: Floats, steps: Floats) -> Floats | None:
+    """Return joules; ``steps`` are as many as last ``estimates.step_time`` each."""
     power = device_power(pool)
     if power is None:
         return None
     idle, rated = power
-    return idle * device_seconds + (rated - idle) * estimates.busy_s * device_steps
+    energy = estimates.busy_s * steps
+    energy *= (rated - idle) * devices
+    energy += idle * device_seconds
+    return energy
 
 
 def device_power(pool: Pool) -> tuple[float, float] | None:

@@ -34,10 +34,11 @@ def units_of(scenario: Scenario, work: Work, option: Option, *, first: int) -> t
     for framework in able:
         units += _units(work, option, framework, places, first + len(units))
     reached = _reached(units)
-    missing = counts[~np.isin(counts, reached)]
     if not len(reached):
         return [], [_empty_rejection(scenario, work, option, counts)]
-    return units, [batch_rejection(work, option, missing)] if len(missing) and not _is_fixed(work) else []
+    # That fewer devices cannot be used evenly is no news; that all of them cannot is.
+    is_whole = counts[-1] in reached or _is_fixed(work)
+    return units, [] if is_whole else [batch_rejection(work, option, counts[-1:])]
 
 
 def _units(work: Work, option: Option, framework: Framework, places: Places, first: int) -> list[Unit]:

@@ -16,8 +16,9 @@ from mofang.matching.calibration.comparisons import LayoutGroup, ScoredRow, Time
 from mofang.matching.calibration.features import stack
 from mofang.matching.calibration.held_out import LeaveOut, held_out
 from mofang.matching.calibration.observations import observe, setting_features, translated
+from mofang.matching.calibration.setting import Setting
 from mofang.matching.calibration.stored import Fit, packaged_fit
-from mofang.matching.calibration.translate import Setting, Unscorable
+from mofang.matching.calibration.translate import Unscorable
 from mofang.matching.scores import Ranking, Score, ranking, score
 
 __all__ = ["LeaveOut", "TrainingReport", "validate_training"]

@@ -75,6 +75,9 @@ def rejection_text(rejection: Rejection) -> str:
     text = reason_text(rejection.code)
     if rejection.need is None:
         return text
+    figure = rejection.data.get("figure")
+    if figure is not None and rejection.have is not None:
+        return _figure_text(text, str(figure), rejection.need, rejection.have)
     need = _amount(rejection.code, rejection.need)
     if rejection.have is None:
         return f"{text}: {need} needed"
@@ -84,6 +87,13 @@ def rejection_text(rejection: Rejection) -> str:
     if need == have:
         return f"{text}: {_amount(rejection.code, rejection.need - rejection.have)} more than {have}"
     return f"{text}: {need} needed, {have} {_THERE.get(rejection.code, 'there')}"
+
+
+def _figure_text(text: str, figure: str, need: float, have: float) -> str:
+    """Return what a service misses: the rate it should keep up with, or a time at a percentile."""
+    if figure == "requests/s":
+        return f"it cannot keep up: {need:.3g} requests/s come, it serves {have:.3g}"
+    return f"{text}: {figure}: {show_duration(need)}, {show_duration(have)} allowed"
 
 
 def _amount(code: Reason, value: float) -> str:

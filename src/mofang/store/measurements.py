@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from mofang.domain.codec import decode, encode
@@ -13,7 +13,7 @@ from mofang.domain.rates import HostRates
 from mofang.store.tables import host_rates, measurements, plain_rows
 from mofang.store.writer import one_by_one
 
-__all__ = ["add", "all_rates", "record_rates", "rows"]
+__all__ = ["add", "all_rates", "newest", "record_rates", "rows"]
 
 _rates = insert(host_rates)
 _KEEP_RATES = _rates.on_conflict_do_update(
@@ -38,6 +38,15 @@ def add(connection: Connection, row: Mapping[str, Any]) -> None:
     connection.execute(insert(measurements).on_conflict_do_nothing(), dict(row))
 
 
-def rows(connection: Connection) -> list[dict[str, Any]]:
-    """Return every measurement, oldest first; scenario, strategy, placement and nodes are JSON text."""
-    return plain_rows(connection.execute(select(measurements).order_by(measurements.c.id)))
+def rows(connection: Connection, most: int | None = None) -> list[dict[str, Any]]:
+    """Return every measurement, or the newest ``most``, oldest first.
+
+    Scenario, strategy, placement and nodes are JSON text.
+    """
+    found = plain_rows(connection.execute(select(measurements).order_by(measurements.c.id.desc()).limit(most)))
+    return found[::-1]
+
+
+def newest(connection: Connection) -> int | None:
+    """Return the number of the newest measurement; None where there is none."""
+    return connection.execute(select(func.max(measurements.c.id))).scalar()

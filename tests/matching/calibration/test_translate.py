@@ -8,7 +8,8 @@ from mofang.catalog.knowledge import Catalog
 from mofang.catalog.measurements import load_training
 from mofang.domain.hardware import Precision
 from mofang.domain.strategy import Recompute, Sharding
-from mofang.matching.calibration.translate import Setting, Unscorable, translate
+from mofang.matching.calibration.setting import Setting
+from mofang.matching.calibration.translate import Unscorable, translate
 from mofang.matching.candidates import PRECISIONS, RECOMPUTES, SHARDINGS
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from mofang.catalog.knowledge import Catalog
 from mofang.catalog.measurements import load_training
-from mofang.matching.calibration.translate import Setting, translate
+from mofang.matching.calibration.setting import Setting
+from mofang.matching.calibration.translate import translate
 from mofang.matching.memory import memory_parts
 
 SOURCES = {"bigscience_tr11_topology": 0.10, "flagperf_paddle": 0.10}  # layouts stated in full, read from the device

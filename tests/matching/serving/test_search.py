@@ -54,7 +54,7 @@ def test_too_much_traffic_says_how_much_is_served(service, pool_of) -> None:
     refusal = next(one for one in result.rejections if one.code is Reason.SERVICE_LEVEL)
     assert refusal.need == 1000.0
     assert 1.0 < refusal.have < 200.0
-    assert "requests/s" in refusal.hint
+    assert refusal.data["figure"] == "requests/s"
 
 
 def test_a_model_too_large_is_refused_with_its_parts(service, pool_of) -> None:

@@ -15,7 +15,8 @@ import pytest
 from mofang.catalog.knowledge import Catalog
 from mofang.catalog.measurements import load_training
 from mofang.domain.measurement import TrainingMeasurement
-from mofang.matching.calibration.translate import Setting, translate
+from mofang.matching.calibration.setting import Setting
+from mofang.matching.calibration.translate import translate
 from mofang.matching.estimate import estimate
 
 # Sources with rows that differ only in the layout, which they state.

@@ -27,7 +27,7 @@ def layouts(candidates: Callable[..., Candidates]) -> Candidates:
         micro_batch=micro_batch, accumulation=np.maximum(BATCH // (dp_column * micro_batch), 1),
     )  # fmt: skip
     keep = (devices <= 16384) & ((devices % 8 == 0) | (devices < 8)) & (BATCH % (dp_column * micro_batch) == 0)
-    columns = {name: getattr(found, name) for name in Candidates.__slots__}
+    columns = {name: getattr(found, name) for name in Candidates.__dataclass_fields__}
     return Candidates(**columns | {"recompute": recompute, "sharding": sharding}).where(keep)
 
 

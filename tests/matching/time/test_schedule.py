@@ -18,6 +18,7 @@ from mofang.matching.estimate import PARTS, Estimates, estimate
 from mofang.matching.profiles import profile_of
 from mofang.matching.schedule import schedule_of
 from mofang.matching.stages import stages
+from mofang.matching.tables import Places
 from mofang.matching.work import Work
 from mofang.units import parse_request
 
@@ -56,12 +57,13 @@ def test_the_bubble_is_that_of_interleaved_1f1b(stage_count: int, chunks: int, t
     catalog = Catalog.load()
     model = replace(catalog.model("llama-3.1-8b"), layers=stage_count * chunks)
     task = Work(model=model, sequence=4096, global_batch=times)
-    ones = {name: np.ones(1, dtype=np.int64) for name in Candidates.__slots__}
+    ones = {name: np.ones(1, dtype=np.int64) for name in Candidates.__dataclass_fields__}
     found = Candidates(**ones | {"pp": np.array([stage_count]), "vpp": np.array([chunks])})
     found = replace(found, accumulation=np.array([times]), precision=np.array([4]))
     one = schedule_of(task, described_pool(parse_request("H100:512"), catalog), found, profile_of(MEGATRON))
     alike = {"head": np.zeros(1), "table": np.zeros(1), "send": np.zeros(1), "layer": one.micro["total"] / model.layers}
-    alike = replace(one, cut=np.zeros(1, dtype=np.intp), micro={**_row(one.micro, one.cut), **alike})
+    first = Places(rows=np.zeros(1, dtype=np.intp), found=one.cuts.found)
+    alike = replace(one, cuts=first, micro={**_row(one.micro, one.cuts.index()), **alike})
     ideal = times * float(alike.micro["total"][0]) / stage_count
     assert alike.part("pipeline")[0] / ideal == pytest.approx((stage_count - 1) / (chunks * times), abs=1e-9)
 
@@ -134,7 +136,12 @@ def test_better_chips_and_networks_are_never_slower(
 
 
 def _one(**columns: int) -> Candidates:
-    ones = dict.fromkeys(Candidates.__slots__, 1) | {"accumulation": 16, "recompute": 0, "method": 0, "offload": 0}
+    ones = dict.fromkeys(Candidates.__dataclass_fields__, 1) | {
+        "accumulation": 16,
+        "recompute": 0,
+        "method": 0,
+        "offload": 0,
+    }
     return Candidates(**{name: np.array([value]) for name, value in (ones | columns).items()})
 
 
@@ -247,7 +254,7 @@ def test_a_row_has_the_same_time_in_any_company(seed: int):
     columns |= {"recompute": chance.integers(0, 3, 40), "sharding": chance.integers(1, 5, 40)}
     devices = columns["tp"] * columns["pp"] * columns["cp"] * columns["dp"]
     columns |= {"devices": devices, "nodes": np.maximum(devices // 8, 1), "accumulation": chance.integers(1, 99, 40)}
-    rest = {name: np.full(40, value[0]) for name in Candidates.__slots__ if name not in columns
+    rest = {name: np.full(40, value[0]) for name in Candidates.__dataclass_fields__ if name not in columns
             for value in [getattr(_one(), name)]}  # fmt: skip
     found = Candidates(**columns, **rest)
     together = _estimate(task, pool, found)

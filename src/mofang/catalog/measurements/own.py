@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mofang.domain.codec import decode
-from mofang.domain.measurement import TrainingMeasurement
+from mofang.domain.measurement import Run, TrainingMeasurement
 from mofang.domain.plan import Placement
 from mofang.domain.scenario import Finetune, Pretrain, Scenario
 from mofang.domain.strategy import Method, Strategy
@@ -75,6 +75,7 @@ def _measurement(row: Mapping[str, Any]) -> TrainingMeasurement | None:
         tokens_per_s_per_device=strategy.global_batch * task.sequence / step / placement.num_devices,
         step_time_s=step,
         notes=_notes(strategy, row["predicted_step_s"]),
+        run=Run(task=task, strategy=strategy, cluster=placement.cluster),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mofang.catalog.measurements.architectures import architecture_of
 from mofang.catalog.measurements.cells import BrokenRowError, Cells
 from mofang.catalog.measurements.conventions import convention_of
@@ -18,6 +20,7 @@ from mofang.domain.measurement import TrainingMeasurement
 
 __all__ = ["training_row"]
 
+_COUNTS = ("tp", "pp", "cp", "ep", "dp", "vpp", "micro_batch", "global_batch")
 _GBIT = 1e9 / 8  # bytes
 _HIGHEST_FRACTION = 2.0  # FP8 runs are sometimes stated against the BF16 peak
 
@@ -33,6 +36,7 @@ def training_row(cells: Cells, names: Names) -> TrainingMeasurement:
         raise BrokenRowError("marked SUSPECT by whoever collected it")
     sizes, chip = read_sizes(cells), names.chip(written)
     vendor = "" if chip is None else chip.vendor
+    counts: dict[str, Any] = {name: cells.whole(name) for name in _COUNTS}
     framework, source_id = cells.text("framework"), cells.required("source_id")
     return TrainingMeasurement(
         source_id=source_id,
@@ -51,7 +55,7 @@ def training_row(cells: Cells, names: Names) -> TrainingMeasurement:
         precision=precision_of(cells.text("precision")),
         precision_text=cells.text("precision"),
         sequence=sizes.sequence,
-        **{name: cells.whole(name) for name in ("tp", "pp", "cp", "ep", "dp", "vpp", "micro_batch", "global_batch")},
+        **counts,
         sharding=sharding_of(cells.text("zero_stage_or_fsdp")),
         recompute=recompute_of(cells.text("recompute")),
         flash_attention=yes_or_no(cells.text("flash_attention")),

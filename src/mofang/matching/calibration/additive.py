@@ -36,6 +36,7 @@ class Additive:
         for term, variance in posterior.prior.variances.items():
             self._add(term, variance * posterior.solved * self._match(term, labels, sizes))
         self._ways = np.full(int(np.prod([len(values) for values in WAYS.values()])), np.nan)
+        self._grids = {name: np.zeros(0) for name in LAYOUT}
         self._tables = {name: np.zeros(0) for name in LAYOUT}
 
     def _match(self, term: Term, labels: Mapping[str, str], sizes: Mapping[str, float]) -> Floats:
@@ -66,12 +67,11 @@ class Additive:
 
     def mean(self, candidates: Candidates) -> Floats:
         """Return the expected residual of every candidate."""
-        found = self._way_means(candidates)
-        for name in LAYOUT:
-            if self._by_size[name]:
-                column = np.minimum(getattr(candidates, name), _MOST)
-                found += self._table(name)[column]
-        return found
+        return self._way_means(candidates) + self._layout_means(candidates)
+
+    def ratio(self, candidates: Candidates) -> Floats:
+        """Return the exponential of every candidate's expected residual: a product, as that is a sum."""
+        return np.exp(self._way_means(candidates)) * np.exp(self._layout_means(candidates))
 
     def least(self) -> float:
         """Return what the residual of no candidate is below."""
@@ -86,8 +86,15 @@ class Additive:
         _, group = np.unique(texts, return_inverse=True)
         return float(np.bincount(group, weight).min(initial=0.0))
 
+    def _layout_means(self, candidates: Candidates) -> Floats:
+        found = np.zeros(candidates.nodes.shape)
+        for name in LAYOUT:
+            if self._by_size[name]:
+                found += self._table(name)[np.minimum(getattr(candidates, name), _MOST)]
+        return found
+
     def _way_means(self, candidates: Candidates) -> Floats:
-        code = np.zeros(len(candidates), dtype=np.int64)
+        code = np.zeros(candidates.precision.shape, dtype=np.int64)
         for name, values in WAYS.items():
             code *= len(values)
             code += getattr(candidates, name)
@@ -118,6 +125,11 @@ class Additive:
 
     def _points(self, name: str) -> Floats:
         """Return what the grid's values of a column add."""
+        if not len(self._grids[name]):
+            self._grids[name] = self._sums(name)
+        return self._grids[name]
+
+    def _sums(self, name: str) -> Floats:
         grid = np.arange(_OCTAVES * _GRID + 1) / _GRID
         points = np.zeros_like(grid)
         for term, weight in self._by_size[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,12 +18,13 @@ from mofang.matching.calibration.additive import Additive
 from mofang.matching.calibration.evidence import nearest_observations, standing
 from mofang.matching.calibration.features import NOBODY, call_labels, call_sizes, candidate_features
 from mofang.matching.calibration.observations import Observations, observe, translated
-from mofang.matching.calibration.process import condition
+from mofang.matching.calibration.process import condition, surprise
+from mofang.matching.calibration.runs import run_setting
 from mofang.matching.calibration.stored import Fit, packaged_fit
 from mofang.matching.candidates import Candidates
 from mofang.matching.work import Work
 
-__all__ = ["NORMAL_90", "SITE", "Calibration", "calibration"]
+__all__ = ["NORMAL_90", "SITE", "Calibration", "calibration", "local_calibration"]
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +44,10 @@ class Calibration:
     def log_factor(self, work: Work, pool: Pool, framework: Framework | None, candidates: Candidates) -> Floats:
         """Return, for every candidate, the expected log of its step time over the physical one; tens of ns a row."""
         return self._call(work, pool, framework).mean(candidates)
+
+    def ratio(self, work: Work, pool: Pool, framework: Framework | None, candidates: Candidates) -> Floats:
+        """Return the exponential of ``log_factor``."""
+        return self._call(work, pool, framework).ratio(candidates)
 
     def least_log_factor(self, work: Work, pool: Pool, framework: Framework | None) -> float:
         """Return what ``log_factor`` is below for no candidate."""
@@ -67,7 +73,7 @@ class Calibration:
         """Return where the prediction of one candidate stands among the measurements, and the nearest of them."""
         features = candidate_features(work, pool, one, framework, self._site)
         near = nearest_observations(self._fit, features, most)
-        return (standing(self._fit.observations, pool.accelerator), *near)
+        return (standing(self._fit.observations, pool.accelerator, self._site), *near)
 
     def _deviation(self, work: Work, pool: Pool, framework: Framework | None, candidates: Candidates) -> Floats:
         features = candidate_features(work, pool, candidates, framework, self._site)
@@ -104,8 +110,36 @@ def calibration(user_rows: Iterable[TrainingMeasurement] = (), catalog: Catalog 
     settings = [setting for setting in settings if setting.speed is not None]
     if not settings:
         return _packaged()
-    own = observe(settings, site=SITE)
-    return Calibration(refit(packaged_fit(), packaged_fit().observations.beside(own)), SITE)
+    own, packaged = observe(settings, site=SITE), packaged_fit()
+    fit = refit(packaged, packaged.observations.beside(own))
+    return Calibration(replace(fit, sources={**fit.sources, **_sources(rows)}), SITE)
+
+
+def local_calibration(user_rows: Iterable[TrainingMeasurement], pool: Pool, variance: float) -> Calibration | None:
+    """Return what jobs that ran on a pool's own devices say of others there; None where none states its speed.
+
+    The physical estimate of such devices rests on their own timings, so published rows say nothing of its error. How
+    alike jobs are is taken from the packaged fit, how far off the estimate may be from ``variance`` (of log step time).
+
+    Args:
+        user_rows: finished jobs.
+        pool: the devices that they ran on.
+        variance: of one more measurement, where nothing has run yet.
+    """
+    rows = [row for row in user_rows if row.run is not None]
+    found = [run_setting(row, row.run, pool) for row in rows if row.run is not None]
+    settings = [setting for setting in found if setting is not None]
+    if not settings:
+        return None
+    own, fit = observe(settings, site=SITE), packaged_fit()
+    prior = fit.prior.scaled(variance / fit.prior.total)
+    posterior = condition(prior.scaled(surprise(prior, own.features, own.residuals)), own.features, own.residuals)
+    fit = Fit(observations=own, posterior=posterior, scales={"": 1.0}, sources=_sources(rows))
+    return Calibration(fit, SITE)
+
+
+def _sources(rows: Iterable[TrainingMeasurement]) -> dict[str, str]:
+    return {row.source_id: row.source for row in rows}
 
 
 @cache

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mofang.matching.calibration.convergence import samples_to_target
-from mofang.matching.calibration.translate import Setting, is_benchmark
+from mofang.matching.calibration.setting import Setting
+from mofang.matching.calibration.translate import is_benchmark
 from mofang.matching.scores import rank_correlation
 
 __all__ = ["LayoutGroup", "ScoredRow", "Times", "layout_groups", "times_to_target"]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mofang.domain.estimate import Evidence
 from mofang.domain.hardware import Accelerator
-from mofang.matching.calibration.features import Features
+from mofang.matching.calibration.features import NOBODY, Features
 from mofang.matching.calibration.observations import Observations
 from mofang.matching.calibration.process import Kernels, Prior
 from mofang.matching.calibration.stored import Fit
@@ -19,13 +19,19 @@ Floats = NDArray[np.float64]
 _WHO = {"site", "source"}  # who measured says nothing of how alike two jobs are
 
 
-def standing(observations: Observations, chip: Accelerator) -> Evidence:
-    """Return the sentence that says how well the chip is known."""
+def standing(observations: Observations, chip: Accelerator, site: str = NOBODY) -> Evidence:
+    """Return the sentence that says how well the chip is known, and how much of that ``site`` measured itself."""
     labels, total = observations.features.labels, len(observations)
-    same, relatives = int((labels["chip"] == chip.name).sum()), int((labels["vendor"] == chip.vendor).sum())
+    on_chip = labels["chip"] == chip.name
+    same, relatives = int(on_chip.sum()), int((labels["vendor"] == chip.vendor).sum())
+    own = int((on_chip & (labels["site"] == site)).sum()) if site else 0
+    if own == total:
+        jobs = f"{own} job{'' if own == 1 else 's'}"
+        return Evidence(what=f"calibrated on {jobs} of yours that ran on these devices", source="measurements")
     if same:
+        yours = f", {own} of these {'is' if own == 1 else 'are'} yours" if own else ""
         return Evidence(
-            what=f"calibrated on {total} measurements, {same} of them on {chip.name}", source="measurements"
+            what=f"calibrated on {total} measurements, {same} of them on {chip.name}{yours}", source="measurements"
         )
     near = f"{relatives} of them on other {chip.vendor} chips" if relatives else f"none of them of {chip.vendor}"
     return Evidence(

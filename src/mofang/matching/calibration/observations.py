@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mofang.catalog.knowledge import Catalog
 from mofang.domain.measurement import TrainingMeasurement
 from mofang.matching.calibration.features import NOBODY, Features, candidate_features, stack
-from mofang.matching.calibration.translate import Setting, Unscorable, translate
+from mofang.matching.calibration.setting import Setting
+from mofang.matching.calibration.translate import Unscorable, translate
 
 __all__ = ["Fact", "Observations", "identity", "observe", "setting_features", "translated"]
 

@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 
 from mofang.matching.calibration.features import Features
 
-__all__ = ["FREEDOM", "Kernels", "Posterior", "Prior", "Term", "condition", "inverted", "weights", "without"]
+__all__ = [
+    "FREEDOM",
+    "Kernels",
+    "Posterior",
+    "Prior",
+    "Term",
+    "condition",
+    "inverted",
+    "surprise",
+    "weights",
+    "without",
+]
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +59,11 @@ class Prior:
     def total(self) -> float:
         """Variance of a job that is like no other."""
         return sum(self.variances.values()) + self.shared + self.noise
+
+    def scaled(self, factor: float) -> Prior:
+        """Return the prior with every variance multiplied: jobs are as alike as before, and further apart or nearer."""
+        variances = {term: factor * variance for term, variance in self.variances.items()}
+        return Prior(variances=variances, shared=factor * self.shared, noise=factor * self.noise)
 
     def left(self, features: Features, explained: Floats) -> Floats:
         """Return the variance of one more measurement of each job, of whose effects this much is explained.
@@ -147,6 +163,17 @@ def condition(prior: Prior, features: Features, residuals: Floats) -> Posterior:
         weight=weight,
         solved=np.asarray(np.linalg.solve(covariance, residuals), dtype=np.float64),
     )
+
+
+def surprise(prior: Prior, features: Features, residuals: Floats) -> float:
+    """Return by how much variances must grow for the residuals to be what the prior expects; at least 1.
+
+    The mean of the variance's posterior where its prior is worth ``FREEDOM`` residuals (Gelman and Hill, 2007, section
+    18.4: the scaled inverse chi-square distribution).
+    """
+    covariance = Kernels(features, features).total(prior) + prior.noise * np.eye(len(residuals))
+    squares = float(residuals @ np.linalg.solve(covariance, residuals))
+    return max(1.0, (FREEDOM + squares) / (FREEDOM + len(residuals)))
 
 
 def weights(prior: Prior, effects: Floats, residuals: Floats, plain: Floats | None = None) -> Floats:

@@ -21,10 +21,10 @@ compiled           yes, but for torchtitan and plain PyTorch only where the note
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
-from mofang.catalog.frameworks import Framework, frameworks
+from mofang.catalog.frameworks import frameworks
 from mofang.catalog.knowledge import Catalog
 from mofang.catalog.pools import described_pool
 from mofang.domain.hardware import Accelerator, Link, Pool, Precision
@@ -32,11 +32,12 @@ from mofang.domain.measurement import TrainingMeasurement
 from mofang.domain.model import ModelArchitecture
 from mofang.matching.calibration.layout import choose, options
 from mofang.matching.calibration.quantity import Speed, speed_of
-from mofang.matching.candidates import Candidates
+from mofang.matching.calibration.runs import run_setting
+from mofang.matching.calibration.setting import Setting
 from mofang.matching.work import Work
 from mofang.units import DeviceRequest, Range
 
-__all__ = ["Setting", "Unscorable", "is_benchmark", "translate"]
+__all__ = ["Unscorable", "is_benchmark", "translate"]
 
 _SEQUENCE = 2048
 
@@ -52,37 +53,6 @@ class Unscorable(StrEnum):
     LAYOUT = "stated layout does not multiply to its devices"
     SPEED = "no speed stated"
     TIME = "only the time to a target is stated: ranked, not scored"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One measurement, translated, and what physics alone predicts. ``assumed`` names what its source leaves open."""
-
-    row: TrainingMeasurement
-    work: Work
-    pool: Pool
-    candidates: Candidates  # one row
-    framework: Framework | None
-    speed: Speed | None  # None: the source states none
-    step_time: float  # predicted seconds
-    memory_bytes: float  # predicted, of the fullest device
-    assumed: tuple[str, ...] = ()
-
-    @property
-    def devices(self) -> int:
-        """Devices of the measured job."""
-        return int(self.candidates.devices[0])
-
-    @property
-    def job(self) -> str:
-        """What rows share that differ in their layout alone."""
-        row = self.row
-        what = (row.source_id, row.model, row.accelerator_text, row.num_devices, row.sequence, row.global_batch)
-        return "|".join(str(part) for part in (*what, row.precision_text, row.task))
-
-    def tokens_per_s(self, step_time: float) -> float:
-        """Return tokens/s a device where one step of ``work`` takes this many seconds."""
-        return self.work.global_batch * self.work.sequence / step_time / self.devices
 
 
 def is_benchmark(row: TrainingMeasurement) -> bool:
@@ -101,6 +71,8 @@ def translate(row: TrainingMeasurement, catalog: Catalog) -> Setting | Unscorabl
     precision = _precision(row, chip)
     if precision is None:
         return Unscorable.PRECISION
+    if row.run is not None:
+        return run_setting(row, row.run, _pool(row, chip, count, catalog)) or Unscorable.SPEED
     row = replace(row, precision=precision)
     sequence = row.sequence or min(_SEQUENCE, model.max_sequence)
     speed = speed_of(row, model, sequence, catalog)

@@ -159,18 +159,19 @@ class Curves:
         name = operation.replace("_", "-")
         sizes, counts = np.broadcast_arrays(np.asarray(size_bytes, dtype=np.float64), np.asarray(ranks))
         seconds = np.zeros(sizes.shape)
-        for count in np.unique(counts):
-            if count > 1:
-                seconds[counts == count] = self._exchange(name, sizes[counts == count], int(count))
+        several = np.flatnonzero(counts.ravel() > 1)
+        found, place = np.unique(counts.ravel()[several].astype(np.int64), return_inverse=True)
+        links = [link_of(self.accelerator, int(count)) for count in found]
+        kinds, speeds = np.array([kind for kind, _ in links]), np.array([speed for _, speed in links])
+        fractions = np.array([wire_fraction_at(name, int(count)) for count in found])
+        for kind in sorted(set(kinds.tolist())):
+            here = np.flatnonzero((kinds == kind)[place])
+            rows, at = several[here], place[here]
+            seconds.flat[rows] = self._exchange(name, kind, sizes.flat[rows] * fractions[at], found[at], speeds[at])
         return seconds
 
-    def _exchange(self, operation: str, sizes: Floats, ranks: int) -> Floats:
-        kind, link = link_of(self.accelerator, ranks)
-        shapes: dict[str, ArrayLike] = {
-            "wire_bytes": sizes * wire_fraction_at(operation, ranks),
-            "ranks": ranks,
-            "link": link,
-        }
+    def _exchange(self, operation: str, kind: str, wire: Floats, ranks: ArrayLike, link: Floats) -> Floats:
+        shapes: dict[str, ArrayLike] = {"wire_bytes": wire, "ranks": ranks, "link": link}
         seconds = self._seconds(f"collective/{kind}/{operation}", self._memory, **shapes)
         if operation != "all-reduce-custom":
             return seconds

@@ -8,6 +8,7 @@ included, was measured (``data/memory_cores.yaml``, written by ``benchmarks/memo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -24,9 +25,10 @@ from mofang.matching.coefficients import coefficients
 from mofang.matching.memory.weights import adapters_of
 from mofang.matching.work import Work
 
-__all__ = ["FEATURES", "core_features", "core_parts", "core_state"]
+__all__ = ["FEATURES", "CoreMemory", "core_features", "core_parts", "core_state"]
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 # Every feature is bytes of something; the part it counts towards.
@@ -57,21 +59,42 @@ def _fitted() -> Mapping[str, Any]:
     return rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreMemory:
+    """Candidates whose devices are cores."""
+
+    work: Work
+    pool: Pool
+    candidates: Candidates
+
+    def where(self, rows: Ints | slice) -> CoreMemory:
+        """Return some of the candidates (of a grid, some layouts)."""
+        return replace(self, candidates=self.candidates.where(rows))
+
+    def parts(self) -> Mapping[str, Floats]:
+        """Return bytes by part of one worker."""
+        return core_parts(self.work, self.pool, self.candidates)
+
+    def bytes(self) -> Floats:
+        """Return the bytes of one worker."""
+        return sum(self.parts().values(), np.zeros(self.candidates.shape))
+
+
 def core_parts(work: Work, pool: Pool, candidates: Candidates) -> Mapping[str, Floats]:
     """Return bytes by part of one worker; ``fragmentation`` is the margin that covers most misses of the others."""
     fitted = _fitted()
-    parts = {name: np.zeros(len(candidates)) for name in ("activations", "logits", "buffers", "framework")}
+    parts = {name: np.zeros(candidates.shape) for name in ("activations", "logits", "buffers", "framework")}
     for name, size in core_features(work, pool, candidates).items():
         parts[FEATURES[name]] = parts[FEATURES[name]] + fitted["times"][name] * size
     parts = {**core_state(work, candidates), **parts}
-    total = sum(parts.values(), np.zeros(len(candidates)))
+    total = sum(parts.values(), np.zeros(candidates.shape))
     return {**parts, "fragmentation": fitted["margin"] * total}
 
 
 def core_state(work: Work, candidates: Candidates) -> dict[str, Floats]:
     """Return bytes of weights, gradients and optimiser state that one worker holds."""
     shared = np.where(_sharded(candidates), candidates.dp, 1)
-    params = np.full(len(candidates), float(work.model.params))
+    params = np.full(candidates.shape, float(work.model.params))
     adapters = adapters_of(work.model, work.adapter).block * work.model.layers
     full = candidates.method == METHODS.index(Method.FULL)
     trained = 4.0 * np.where(full, params, adapters)
@@ -92,8 +115,8 @@ def core_features(work: Work, pool: Pool, candidates: Candidates) -> Mapping[str
     table, tables = 4.0 * model.vocab * model.hidden, 4.0 * model.embedding_params
     block, blocks = 4.0 * _block_params(model), 4.0 * (model.params - model.embedding_params)
     worker = _worker(pool)
-    tied = np.full(len(candidates), model.tied_embeddings)
-    always = np.ones(len(candidates), dtype=np.bool_)
+    tied = np.full(candidates.shape, model.tied_embeddings)
+    always = np.ones(candidates.shape, dtype=np.bool_)
     sizes: dict[str, tuple[float | Floats, Mask]] = {
         "worker": (worker, always),
         "compiler": (worker, recomputed | sharded),

@@ -8,25 +8,24 @@ distinct combination of those; candidates gather from both tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mofang.domain.strategy import Recompute
 from mofang.matching.candidates import RECOMPUTES, Candidates
-from mofang.matching.codes import blocks, combinations
+from mofang.matching.codes import Axes, Combinations
 from mofang.matching.memory.behaviour import Behaviour, memory_figures
 from mofang.matching.memory.blocks import BlockUse, saved_by_block
 from mofang.matching.memory.formats import EIGHT, HALF_OR_WIDER
 from mofang.matching.memory.states import STATE, StateColumns, States, states
 from mofang.matching.work import Work
 
-__all__ = ["PARTS", "device_parts"]
+__all__ = ["PARTS", "DeviceMemory", "device_memory"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "framework", "fragmentation")
 
@@ -38,20 +37,86 @@ _WAY = ("tp", "cp", "micro_batch", "precision", "recompute", "compile")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Blocks:
-    """Bytes of one micro-batch on one rank: kept by a block, needed while one is passed backward, for the logits."""
+    """Bytes of one micro-batch on one rank: kept by a block, needed while one is passed backward.
+
+    ``beyond`` is by how much the logits are larger than that.
+    """
 
     kept: Floats
     passing: Floats
-    logits: Floats
+    beyond: Floats
 
 
-def device_parts(work: Work, candidates: Candidates, behaviour: Behaviour) -> Mapping[str, Floats]:
-    """Return bytes by part of the fullest device of each candidate."""
-    ways = combinations({name: getattr(candidates, name) for name in _WAY})
-    several = (candidates.accumulation > 1).astype(np.int64)
-    shares = combinations({name: getattr(candidates, name) for name in STATE} | {"several": several})
-    held = states(work, behaviour, StateColumns(**shares.columns))
-    return _assemble(candidates, _blocks(work, behaviour, ways.columns), ways.place, held, shares.place)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """Candidates with their rows in both tables: ``each`` by ``ways``, ``held`` by ``shares``."""
+
+    accumulation: Floats
+    ways: Combinations
+    each: _Blocks
+    shares: Combinations
+    held: States
+
+    def where(self, rows: Ints | slice) -> DeviceMemory:
+        """Return some of the candidates (of a grid, some layouts)."""
+        accumulation = self.accumulation[..., rows]
+        return replace(self, accumulation=accumulation, ways=self.ways.where(rows), shares=self.shares.where(rows))
+
+    def parts(self) -> Mapping[str, Floats]:
+        """Return bytes by part of the fullest device of each candidate."""
+        at = self.shares.place
+        more, activations, logits = self._fuller(at)
+        names = ("weights", "gradients", "optimizer", "buffers", "framework")
+        parts = {name: getattr(self.held, name)[at] for name in names}
+        parts["weights"] += more
+        parts |= {"activations": activations, "logits": logits}
+        parts["fragmentation"] = memory_figures().fragmentation * (activations + logits + parts["buffers"])
+        return {name: parts[name] for name in PARTS}
+
+    def bytes(self) -> Floats:
+        """Return the bytes of the fullest device of each candidate: the sum of ``parts``."""
+        at, loose = self.shares.place, memory_figures().fragmentation
+        more, total, logits = self._fuller(at)
+        total += logits
+        total *= 1.0 + loose
+        total += self.held.whole(loose).take(at)
+        total += more
+        return total
+
+    def _fuller(self, at: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Return bytes of the fuller of the first and the last stage: beyond the first's weights, activations, logits.
+
+        The first stage holds the most micro-batches, the last one the logits, which share their room with the block
+        that is passed backward: they are gone when it begins.
+        """
+        how = self.ways.place
+        kept, passing, beyond = (column.take(how) for column in (self.each.kept, self.each.passing, self.each.beyond))
+        depth, first, last, more = (column.take(at) for column in self.held.columns)
+        depth *= self.accumulation
+        np.minimum(first, depth, out=first)
+        np.minimum(last, depth, out=last)
+        first *= kept
+        last *= kept
+        is_last = last + beyond + more >= first
+        activations = np.where(is_last, last, first)
+        activations += passing
+        more *= is_last
+        beyond *= is_last
+        return more, activations, beyond
+
+
+def device_memory(work: Work, c: Candidates, behaviour: Behaviour) -> DeviceMemory:
+    """Return the memory of candidates on accelerators."""
+    names = {*_WAY, *STATE}
+    axes = Axes({name: getattr(c, name) for name in names} | {"several": (c.accumulation > 1).astype(np.int64)})
+    ways, shares = axes.combinations(_WAY), axes.combinations((*STATE, "several"))
+    return DeviceMemory(
+        accumulation=c.accumulation.astype(np.float64),
+        ways=ways,
+        each=_blocks(work, behaviour, ways.columns),
+        shares=shares,
+        held=states(work, behaviour, StateColumns(**shares.columns)),
+    )
 
 
 def _blocks(work: Work, behaviour: Behaviour, columns: Mapping[str, Ints]) -> _Blocks:
@@ -78,33 +143,5 @@ def _blocks(work: Work, behaviour: Behaviour, columns: Mapping[str, Ints]) -> _B
     passing = again + memory_figures().backward_block * saved.whole + gathered
     head = 1.0 if work.head_tokens is None else work.head_tokens / work.sequence
     each = np.where(compiled, behaviour.logits_compiled, behaviour.logits)
-    return _Blocks(kept=tokens * kept, passing=tokens * passing, logits=tokens * head * each * work.model.vocab / cut)
-
-
-def _assemble(
-    c: Candidates, each: _Blocks, way: NDArray[np.intp], held: States, state: NDArray[np.intp]
-) -> Mapping[str, Floats]:
-    """Gather both tables and take the fuller of the first and the last stage.
-
-    The first stage holds the most micro-batches, the last one the logits, which share their room with the block that
-    is passed backward: they are gone when it begins.
-    """
-    parts = {name: np.empty(len(c)) for name in PARTS}
-    loose = memory_figures().fragmentation
-    for rows in blocks(len(c)):
-        at, how = state[rows], way[rows]
-        for name in ("gradients", "optimizer", "framework", "weights", "buffers"):
-            np.take(getattr(held, name), at, out=parts[name][rows], mode="clip")
-        kept, passing, logits = (column.take(how, mode="clip") for column in (each.kept, each.passing, each.logits))
-        depth, first, last, more = (column.take(at, mode="clip") for column in held.columns)
-        depth *= c.accumulation[rows]
-        first = kept * np.minimum(first, depth)
-        last = kept * np.minimum(last, depth)
-        beyond = np.maximum(logits - passing, 0.0)
-        is_last = last + beyond + more >= first
-        parts["weights"][rows] += more * is_last
-        np.add(np.where(is_last, last, first), passing, out=parts["activations"][rows])
-        np.multiply(beyond, is_last, out=parts["logits"][rows])
-        loosely = parts["activations"][rows] + parts["logits"][rows] + parts["buffers"][rows]
-        np.multiply(loosely, loose, out=parts["fragmentation"][rows])
-    return parts
+    logits, passing = tokens * head * each * work.model.vocab / cut, tokens * passing
+    return _Blocks(kept=tokens * kept, passing=passing, beyond=np.maximum(logits - passing, 0.0))

@@ -29,6 +29,9 @@ def host_bytes(work: Work, pool: Pool, candidates: Candidates, device_bytes: Flo
     workers = candidates.workers / candidates.nodes
     if pool.is_cpu:
         return workers * device_bytes
-    kept = np.array([_OFFLOADED[offload] for offload in OFFLOADS])[candidates.offload]
+    offload = candidates.offload
+    if (offload == offload.ravel()[:1]).all():  # mostly: then it depends on the layout alone
+        offload = offload.ravel()[:1]
+    kept = np.array([_OFFLOADED[offload] for offload in OFFLOADS])[offload]
     staged = (_CHECKPOINTED + kept) * work.model.params / candidates.workers
-    return workers * (coefficients().framework_bytes["host"] + staged)
+    return np.broadcast_to(workers * (coefficients().framework_bytes["host"] + staged), candidates.shape)

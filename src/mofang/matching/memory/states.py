@@ -75,6 +75,11 @@ class States:
     first_depth: Floats
     last_depth: Floats
 
+    def whole(self, loose: float) -> Floats:
+        """Return the bytes of all parts, with ``loose`` of the buffers on top for what is lost between them."""
+        total: Floats = self.weights + self.gradients + self.optimizer + self.framework + self.buffers * (1.0 + loose)
+        return total
+
     @property
     def columns(self) -> tuple[Floats, Floats, Floats, Floats]:
         """What the fuller of the first and the last stage follows from."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from mofang.matching.serving.effects import Block
+from mofang.matching.serving.effects import BORROWED, Block
 
 __all__ = ["LABELS", "START", "TIME"]
 
 LABELS = (
     "framework", "generation", "chip", "vendor", "precision", "kind", "model", "mode", "target", "version", "publisher",
-    "source",
+    "source", "regime",
 )  # fmt: skip
 
 _HOST = ("sequences", "iteration", "communication", "experts", "interference")
+
+# A chip that borrows its operators is off by a factor of its own, about as far as its relatives were (``BORROWED`` is
+# that log deviation), until services were measured on it.
+_BORROWING = Block(labels=("chip",), features=(BORROWED,), sd=1.0)
 
 # Time of iterations: what a measured time per token, and the inverse of a measured throughput, are over the model's.
 # Engines and chips move it little once their operators are known; who measured, and how, moves it most.
@@ -38,6 +42,7 @@ TIME = (
     Block(labels=("publisher", "generation"), features=("one",), sd=0.04),
     Block(labels=("source",), features=("one",), sd=0.1),
     Block(labels=("source",), features=("batch",), sd=0.05),
+    _BORROWING,
 )
 
 # Time to the first token: engines differ in how they schedule prompts, and load generators in how they start.
@@ -57,4 +62,5 @@ START = (
     Block(labels=("publisher",), features=("one",), sd=0.4),
     Block(labels=("publisher",), features=("start", "queue", "batch"), sd=0.2),
     Block(labels=("source",), features=("one",), sd=0.1),
+    _BORROWING,
 )

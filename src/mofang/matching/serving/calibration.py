@@ -49,7 +49,12 @@ def _effects(data: Mapping[str, Any], *, start: bool) -> Effects:
     for text, (mean, sd) in data["effects"].items():
         block, feature, level = text.split(_SEPARATOR)
         means[int(block), feature, level], sds[int(block), feature, level] = mean, sd
-    return Effects(blocks=START if start else TIME, means=means, sds=sds, scale=data["scale"])
+    return Effects(
+        blocks=START if start else TIME,
+        means=means,
+        sds=sds,
+        scales={name: (low, high) for name, (low, high) in data["scales"].items()},
+    )
 
 
 def effects_data(effects: Effects) -> dict[str, Any]:
@@ -58,4 +63,7 @@ def effects_data(effects: Effects) -> dict[str, Any]:
         _SEPARATOR.join((str(block), feature, level)): [round(mean, 5), round(effects.sds[block, feature, level], 5)]
         for (block, feature, level), mean in effects.means.items()
     }
-    return {"scale": round(effects.scale, 4), "effects": rows}
+    return {
+        "scales": {name: [round(side, 4) for side in sides] for name, sides in effects.scales.items()},
+        "effects": rows,
+    }

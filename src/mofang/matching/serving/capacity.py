@@ -13,7 +13,7 @@ from mofang.matching.serving.deployments import PRECISIONS, Deployments, Load
 from mofang.matching.serving.settings import EngineSettings, serving_data
 from mofang.matching.serving.sizes import kv_bytes_per_token, linear_precision, served_model
 
-__all__ = ["cache_tokens", "most_requests", "static_memory"]
+__all__ = ["cache_tokens", "most_requests", "static_memory", "token_bytes"]
 
 Floats = NDArray[np.float64]
 
@@ -82,3 +82,9 @@ def most_requests(load: Load, tokens: Floats, cut: Deployments, settings: Engine
     fit = np.maximum(tokens, 0.0) / (load.input + answer)
     most: Floats = np.minimum(np.minimum(fit, load.max_requests * cut.dp), load.concurrency)
     return most
+
+
+def token_bytes(model: ModelArchitecture, cut: Deployments, row: int) -> float:
+    """Return the bytes of cache that one token of a request keeps on each device of one deployment."""
+    ways = 1 if model.latent is not None else min(int(cut.tp[row]), model.kv_heads)
+    return kv_bytes_per_token(model, PRECISIONS[cut.kv[row]]) / (ways * float(cut.pp[row]))

@@ -13,15 +13,20 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mofang.domain.scenario import Goal, Scenario, Serve, Traffic
+from mofang.matching.serving.chances import chance_kept
 from mofang.matching.serving.queueing import erlang_c, tail_wait, waiting_mgc
+from mofang.matching.serving.ranking import LEAST_CHANCE
 from mofang.matching.serving.sides import Readers, Side, Writers, readers, writers
 from mofang.matching.serving.space import most_devices
 from mofang.matching.serving.table import Table
 from mofang.matching.serving.traffic import variation
 
 __all__ = ["Divided", "divide", "rate_of_money_or_power"]
+
+Floats = NDArray[np.float64]
 
 _BUSY = 0.85  # of the prefill replicas, so that prompts do not queue without end
 
@@ -40,6 +45,7 @@ class Divided:
     tpot: float
     tpot_tail: float
     reading_s: float
+    kept: float  # probability that the level is kept
     keys: tuple[float, ...] = ()
 
     @property
@@ -49,12 +55,17 @@ class Divided:
 
 
 def divide(scenario: Scenario, task: Serve, tables: Sequence[Table]) -> tuple[Divided, ...]:
-    """Return the feasible deployments with separate prefill and decode, of any two of the tables' chips."""
+    """Return the feasible deployments with separate prefill and decode, of any two of the tables' chips of one vendor.
+
+    No engine hands caches over between chips of two vendors.
+    """
     able = [table for table in tables if table.space.framework.disaggregated and not table.space.option.pool.is_cpu]
     first, second = [readers(task, table) for table in able], [writers(task, table) for table in able]
     found: list[Divided] = []
     for one, other in itertools.product(first, second):
-        if one.table.space.framework is other.table.space.framework:
+        here, there = one.table.space, other.table.space
+        vendors = {space.option.pool.accelerator.vendor for space in (here, there)}
+        if here.framework is there.framework and len(vendors) == 1:
             found += _pairs(scenario, task, one, other)
     return tuple(found)
 
@@ -113,10 +124,22 @@ def _matched(task: Serve, first: Readers, reader: int, writer: tuple[Writers, in
         tpot=seconds,
         tpot_tail=seconds + max(NormalDist().inv_cdf(level.percentile), 0.0) * float(second.spread[index]),
         reading_s=reads,
+        kept=0.0,
     )
     late = level.ttft_s is not None and found.ttft_tail > level.ttft_s
     slow = level.tpot_s is not None and found.tpot_tail > level.tpot_s
-    return None if late or slow else found
+    if late or slow:
+        return None
+    doubts = first.doubt[[reader]], second.doubt[[index]]
+    return replace(found, kept=_kept(task, found, *doubts))
+
+
+def _kept(task: Serve, found: Divided, start_sd: Floats, time_sd: Floats) -> float:
+    spare = found.highest / found.rate if task.traffic.rate is not None else math.inf
+    tails, one = (np.array([found.ttft_tail]), np.array([found.tpot_tail])), np.array([spare])
+    return float(
+        chance_kept(task.level, ttft=tails[0], tpot=tails[1], spare=one, start_sd=start_sd, time_sd=time_sd)[0]
+    )
 
 
 def _waits(task: Serve, prefills: int, rate: float, each: float) -> tuple[float, float]:
@@ -143,6 +166,7 @@ def _keys(scenario: Scenario, task: Serve, found: Divided) -> tuple[float, ...]:
     options = [side.table.space.option for side in (found.prefill, found.decode)]
     preference = max(option.preference for option in options) if scenario.resources.ordered else 0
     value, known = _value(scenario, task, found, tokens)
+    value /= max(found.kept, LEAST_CHANCE) if task.level.has_limits else 1.0
     latency = found.ttft + task.traffic.output.mean * found.tpot
     return (float(preference), 0.0 if known else 1.0, value, float(found.devices), latency)
 
@@ -152,7 +176,7 @@ def _value(scenario: Scenario, task: Serve, found: Divided, tokens: float) -> tu
     if scenario.goal is not Goal.TIME:
         total = rate_of_money_or_power(found, scenario.goal)
         return (found.devices / tokens, False) if total is None else (total / tokens, True)
-    if task.level.ttft_s is not None or task.level.tpot_s is not None:
+    if task.level.has_limits:
         return found.devices / tokens, True
     if task.traffic.rate is None and task.traffic.concurrency is None:
         return 1.0 / tokens, True

@@ -72,9 +72,10 @@ def _estimate(task: Serve, found: Divided) -> ServiceEstimate:
         concurrency=found.rate * stay,
         kv_tokens=float(table.cache[row]),
         memory_bytes=sum(memory.values()),
-        tokens_per_s_90=interval(tokens, float(factors.time_sd[0])),
-        tpot_90=interval(found.tpot, float(factors.time_sd[0])),
-        ttft_90=interval(found.ttft, float(factors.start_sd[0])),
+        tokens_per_s_90=interval(tokens, *factors.time_sd[0, ::-1]),
+        tpot_90=interval(found.tpot, *factors.time_sd[0]),
+        ttft_90=interval(found.ttft, *factors.start_sd[0]),
+        kept=found.kept if task.level.has_limits else None,
         time=time,
         prefill=_prefill_parts(task, found),
         memory=memory,
@@ -92,7 +93,7 @@ def _decode_parts(task: Serve, found: Divided) -> tuple[Calibrated, Mapping[str,
     passes = passes_of(task.model, table.space, table.cut.where(slice(row, row + 1)))
     work = Iteration(decoding=batch, context=load.context, prompt=none, prompts=none, reach=load.input)
     state = replace(alone(load, passes.total(work)), batch=batch)
-    factors = calibrated(passes, load, state, table.space, task.model)
+    factors = calibrated(passes, load, state, table.space, task.model, divided=True)
     slower = float(np.exp(factors.time[0]))
     return factors, {part: float(seconds[0]) * slower for part, seconds in passes.seconds(work).items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,9 +42,12 @@ def _known() -> tuple[_Known, ...]:
     """Return the measured services that can be compared with plans; read once."""
     catalog = Catalog.load()
     vendors = {chip.name: chip.vendor for chip in catalog.accelerators}
+    return tuple(_comparable(load_serving(None, catalog).rows, vendors))
+
+
+def _comparable(rows: Iterable[ServingMeasurement], vendors: Mapping[str, str]) -> Iterator[_Known]:
     active: dict[ModelArchitecture, float] = {}
-    found = []
-    for row in load_serving(None, catalog).rows:
+    for row in rows:
         model = row.architecture
         if model is None or not row.accelerator or row.num_devices is None:
             continue
@@ -51,17 +55,19 @@ def _known() -> tuple[_Known, ...]:
             continue
         if model not in active:
             active[model] = math.log2(model.active_params)
-        found.append(_Known(row, vendors.get(row.accelerator, ""), model_kind(model), active[model]))
-    return tuple(found)
+        yield _Known(row, vendors.get(row.accelerator, ""), model_kind(model), active[model])
 
 
 def evidence_of(task: Serve, space: Space, precision: Precision) -> tuple[Evidence, ...]:
     """Return the evidence of a plan, the most general first."""
     chip = space.option.pool.accelerator
-    known = calibration()
-    count = known.chips.get(chip.name, 0)
+    known, own = calibration(), None if space.option.known is None else space.option.known.services
+    mine = 0 if own is None else own.chips.get(chip.name, 0)
+    count = known.chips.get(chip.name, 0) + mine
     if count:
-        standing = f"calibrated on {known.rows} measured services, {count} of them on {chip.name}"
+        total = known.rows + (0 if own is None else len(own.rows))
+        standing = f"calibrated on {total} measured services, {count} of them on {chip.name}"
+        standing += f", {mine} of these {'is' if mine == 1 else 'are'} yours" if mine else ""
     else:
         standing = (
             f"nobody's measurement of a service on {chip.name} is known: its data sheet and {known.rows} services on "
@@ -69,7 +75,7 @@ def evidence_of(task: Serve, space: Space, precision: Precision) -> tuple[Eviden
         )
     found = [
         Evidence(what=f"operators: {curves_of(space.pool.accelerator).basis}", source=chip.source or "catalogue"),
-        Evidence(what=standing, source="packaged measurements" if count else "data sheet"),
+        Evidence(what=standing, source=_where(mine) if count else "data sheet"),
     ]
     if space.option.pool.price_per_device_hour is None:
         found.append(Evidence(what="cost: unknown, no price is given", source="price list"))
@@ -83,17 +89,24 @@ def evidence_of(task: Serve, space: Space, precision: Precision) -> tuple[Eviden
     return (*found, *nearest(task, space, precision))
 
 
+def _where(mine: int) -> str:
+    return "packaged and own measurements" if mine else "packaged measurements"
+
+
 def nearest(task: Serve, space: Space, precision: Precision) -> tuple[Evidence, ...]:
     """Return the measured services nearest to a plan, one of each source."""
+    own = None if space.option.known is None else space.option.known.services
+    chip = space.option.pool.accelerator
+    known = (*_known(), *(() if own is None else _comparable(own.rows, {chip.name: chip.vendor})))
     active, kind = math.log2(task.model.active_params), model_kind(task.model)
     lengths = task.traffic.input.mean, task.traffic.output.mean
     apart = sorted(
         ((_layout_distance(space, precision, one) + _work_distance(one, active, kind, lengths)), index)
-        for index, one in enumerate(_known())
+        for index, one in enumerate(known)
     )
     chosen: dict[str, Evidence] = {}
     for distance, index in apart:
-        row = _known()[index].row
+        row = known[index].row
         if row.source_id not in chosen:
             chosen[row.source_id] = _evidence(row, distance)
         if len(chosen) == _NEAREST:

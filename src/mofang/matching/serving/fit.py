@@ -21,9 +21,9 @@ import numpy as np
 from mofang.catalog.knowledge import Catalog
 from mofang.catalog.measurements import load_serving
 from mofang.matching.serving.calibration import effects_data
-from mofang.matching.serving.effects import Effects, fitted_scale
+from mofang.matching.serving.effects import Effects
 from mofang.matching.serving.samples import Measured, measured
-from mofang.matching.serving.validation import sums_of
+from mofang.matching.serving.validation import left_out_scales, sums_of
 
 __all__ = ["fit_all", "main"]
 
@@ -44,8 +44,7 @@ def fit_all(found: Measured) -> dict[str, Any]:
 
 def _fitted(found: Measured, targets: Sequence[str]) -> Effects:
     sums, sample, _ = sums_of(found, targets, np.ones(len(found.rows), dtype=np.bool_))
-    mean, sd = sums.held_out(sample.labels["publisher"])
-    effects = sums.effects(fitted_scale(sums.wanted - mean, sd))
+    effects = sums.effects(left_out_scales(sums, sample))
     kept = {key for key in effects.means if not _WHO & set(effects.blocks[key[0]].labels)}
     return replace(
         effects,

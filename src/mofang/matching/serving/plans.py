@@ -8,11 +8,11 @@ from mofang.domain.estimate import Interval, ServiceEstimate
 from mofang.domain.plan import Placement, Plan, Service
 from mofang.domain.scenario import Serve
 from mofang.domain.strategy import Parallelism, Sharding, Strategy
+from mofang.matching.serving.capacity import token_bytes
 from mofang.matching.serving.deployments import PRECISIONS, Deployments
 from mofang.matching.serving.evidence import evidence_of
 from mofang.matching.serving.passes import Iteration
 from mofang.matching.serving.ranking import Ranked
-from mofang.matching.serving.sizes import kv_bytes_per_token
 from mofang.matching.serving.space import Space
 from mofang.matching.serving.steady import closed_loop
 from mofang.matching.serving.table import calibrated, load_of, passes_of
@@ -67,10 +67,9 @@ def build_plan(task: Serve, found: Ranked, index: int) -> Plan:
     )
 
 
-def interval(value: float, sd: float) -> Interval:
-    """Return the 90 % interval of a figure whose logarithm has this standard deviation."""
-    factor = float(np.exp(NORMAL_90 * sd))
-    return Interval(low=value / factor, high=value * factor)
+def interval(value: float, below: float, above: float) -> Interval:
+    """Return the 90 % interval of a figure whose logarithm has these standard deviations below and above."""
+    return Interval(low=value * float(np.exp(-NORMAL_90 * below)), high=value * float(np.exp(NORMAL_90 * above)))
 
 
 def _estimate(task: Serve, found: Ranked, index: int) -> ServiceEstimate:
@@ -107,9 +106,10 @@ def _estimate(task: Serve, found: Ranked, index: int) -> ServiceEstimate:
         concurrency=float(operation.in_flight[index] * operation.replicas[index]),
         kv_tokens=float(table.cache[row]),
         memory_bytes=sum(memory.values()),
-        tokens_per_s_90=interval(tokens, float(factors.time_sd[0])),
-        tpot_90=interval(tpot, float(factors.time_sd[0])),
-        ttft_90=interval(ttft, float(factors.start_sd[0])),
+        tokens_per_s_90=interval(tokens, *factors.time_sd[0, ::-1]),
+        tpot_90=interval(tpot, *factors.time_sd[0]),
+        ttft_90=interval(ttft, *factors.start_sd[0]),
+        kept=float(found.kept[index]) if task.level.has_limits else None,
         time={part: float(seconds[0] * np.exp(factors.time[0])) for part, seconds in decode.items()},
         prefill={part: float(seconds[0] * np.exp(factors.start[0])) for part, seconds in prefill.items()},
         memory=memory,
@@ -122,8 +122,5 @@ def _estimate(task: Serve, found: Ranked, index: int) -> ServiceEstimate:
 def _cache_bytes(task: Serve, found: Ranked, row: int, requests: float) -> float:
     """Return the bytes of cache that the fullest device holds for the requests served: never more than it has."""
     table = found.table
-    cut = table.cut
-    token = kv_bytes_per_token(task.model, PRECISIONS[cut.kv[row]])
-    ways = 1 if task.model.latent is not None else min(int(cut.tp[row]), task.model.kv_heads)
     tokens = min(requests * (task.traffic.input.mean + task.traffic.output.mean), float(table.cache[row]))
-    return tokens / float(cut.dp[row]) * token / (ways * float(cut.pp[row]))
+    return tokens / float(table.cut.dp[row]) * token_bytes(task.model, table.cut, row)

@@ -12,7 +12,7 @@ from mofang.matching.serving.deployments import Load
 from mofang.matching.serving.passes import Iteration, Passes
 from mofang.matching.serving.steady import Steady
 
-__all__ = ["FEATURES", "operating_point"]
+__all__ = ["FEATURES", "operating_point", "regimes"]
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,8 @@ _TIMED_BY = {  # the operator whose curve gives each part of an iteration
 _UNKNOWN = 0.5  # where not even the error of borrowing is known
 _A_SEQUENCE = 2e-5  # seconds of host work a sequence, and an iteration, that the two overhead features are shares of
 _AN_ITERATION = 1e-3
-_A_START = 5e-2  # seconds before a prompt is read
+_WAITING = 0.5  # of the queue feature: the first token takes twice what reading the prompt takes
+_A_START = 4e-2  # seconds before a prompt is read, and until its first token is handed on
 
 
 def operating_point(passes: Passes, load: Load, state: Steady) -> Mapping[str, Floats]:
@@ -56,10 +57,16 @@ def operating_point(passes: Passes, load: Load, state: Steady) -> Mapping[str, F
         "dp": np.minimum(np.log2(cut.dp), 3.0) / 2.0,
         "ep": np.minimum(np.log2(cut.ep), 3.0) / 3.0,
         "saturated": (~np.isfinite(load.concurrency)).astype(np.float64),
-        "start": np.minimum(_A_START / np.maximum(state.prefill_s, 1e-4), 4.0),
+        "start": np.log1p(_A_START / np.maximum(state.prefill_s, 1e-3)),
         "borrowed": _borrowed(passes, parts, seconds),
         "queue": np.clip(np.log2(np.maximum(state.ttft_s / np.maximum(state.prefill_s, 1e-6), 1.0)), 0.0, 8.0) / 2.0,
     }
+
+
+def regimes(columns: Mapping[str, Floats], divided: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """Return each operating point's regime: ``divided``, ``waiting`` for a place, or ``flowing``."""
+    waiting = np.nan_to_num(columns["queue"]) >= _WAITING
+    return np.where(divided, "divided", np.where(waiting, "waiting", "flowing")).astype(np.str_)
 
 
 def _borrowed(passes: Passes, parts: Mapping[str, Floats], seconds: Floats) -> Floats:

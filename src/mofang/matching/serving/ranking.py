@@ -1,4 +1,8 @@
-"""Which deployments are feasible, and in which order: by the goal, then by fewer devices, then by latency."""
+"""Which deployments are feasible, and in which order: by the goal, then by fewer devices, then by latency.
+
+Under a service level the goal is divided by the probability that the level is kept: what a deployment costs for each
+one of its kind that does what was asked.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mofang.domain.scenario import Goal, Scenario, Serve, ServiceLevel
+from mofang.domain.scenario import Goal, Scenario, Serve
+from mofang.matching.serving.chances import chance_kept
 from mofang.matching.serving.space import most_devices
 from mofang.matching.serving.table import Table
-from mofang.matching.serving.traffic import Operation, meets, operate
+from mofang.matching.serving.traffic import Operation, at_load, meets, operate
 
-__all__ = ["Ranked", "candidates_of", "goal_values", "nodes_of", "rank"]
+__all__ = ["LEAST_CHANCE", "Ranked", "candidates_of", "goal_values", "nodes_of", "rank"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+LEAST_CHANCE = 0.01  # what is less likely to keep its level is not told apart
 _SPARE = (1.0, 1.25, 1.5, 2.0)  # replicas tried over those that the rate just needs
 
 
@@ -30,6 +36,7 @@ class Ranked:
     devices: Ints
     nodes: Ints
     feasible: Bools
+    kept: Floats  # probability that the level is kept
     keys: Floats  # candidates x keys, smaller is better
 
     def __len__(self) -> int:
@@ -85,6 +92,9 @@ def rank(scenario: Scenario, task: Serve, table: Table) -> Ranked:
     operation = operate(table, task.traffic, task.level, row, replicas)
     option = table.space.option
     value, known = goal_values(scenario, task, table, operation, devices)
+    kept = _kept(task, table, operation)
+    if task.level.has_limits:
+        value = value / np.maximum(kept, LEAST_CHANCE)
     keys = np.stack(
         [
             np.full(len(row), option.preference if scenario.resources.ordered else 0, dtype=np.float64),
@@ -101,7 +111,22 @@ def rank(scenario: Scenario, task: Serve, table: Table) -> Ranked:
         devices=devices,
         nodes=nodes,
         feasible=meets(operation, task.level),
+        kept=kept,
         keys=keys,
+    )
+
+
+def _kept(task: Serve, table: Table, found: Operation) -> Floats:
+    """Return how likely each candidate keeps its level; at a fixed load, or saturated, it need not keep up."""
+    busy = found.in_flight
+    spare = found.max_requests_per_s / found.requests_per_s
+    return chance_kept(
+        task.level,
+        ttft=found.ttft_tail,
+        tpot=found.tpot_tail,
+        spare=spare if task.traffic.rate is not None else np.full(len(found), np.inf),
+        start_sd=at_load(table, table.start_sd, found.row, busy),
+        time_sd=at_load(table, table.time_sd, found.row, busy),
     )
 
 
@@ -122,12 +147,8 @@ def goal_values(scenario: Scenario, task: Serve, table: Table, found: Operation,
     if scenario.goal is Goal.ENERGY:
         power = None if pool.is_cpu else pool.accelerator.tdp_w
         return (each, False) if power is None else (each * power, True)
-    if _has_level(task.level):
+    if task.level.has_limits:
         return each, True
     if task.traffic.rate is None and task.traffic.concurrency is None:
         return 1.0 / tokens, True
     return found.ttft + task.traffic.output.mean * found.tpot, True
-
-
-def _has_level(level: ServiceLevel) -> bool:
-    return level.ttft_s is not None or level.tpot_s is not None

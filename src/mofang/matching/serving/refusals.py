@@ -11,6 +11,7 @@ from mofang.domain.plan import Plan
 from mofang.domain.reasons import Reason, Rejection
 from mofang.domain.scenario import Serve
 from mofang.matching.options import Option
+from mofang.matching.serving.capacity import token_bytes
 from mofang.matching.serving.deployments import PRECISIONS
 from mofang.matching.serving.ranking import Ranked
 from mofang.matching.serving.space import Space, most_devices
@@ -47,7 +48,8 @@ def describe(table: Table, row: int, replicas: int) -> str:
     parts += [f"pp {cut.pp[row]}"] if cut.pp[row] > 1 else []
     parts += [f"attention dp {cut.dp[row]}"] if cut.dp[row] > 1 else []
     parts += [f"ep {cut.ep[row]}"] if cut.ep[row] > 1 else []
-    return ", ".join([*parts, PRECISIONS[cut.weights[row]].value])
+    weights, cache = PRECISIONS[cut.weights[row]].value, PRECISIONS[cut.kv[row]].value
+    return ", ".join([*parts, weights, *([f"kv {cache}"] if cache != weights else [])])
 
 
 def framework_rejection(task: Serve, option: Option, names: Sequence[str]) -> Rejection:
@@ -84,18 +86,26 @@ def form_rejection(task: Serve, space: Space) -> Rejection:
 
 
 def memory_rejection(task: Serve, table: Table) -> Rejection:
-    """Weights, activations and the longest request's cache are larger than a device; the closest row is shown."""
+    """Weights, activations and the longest request's cache are larger than a device; the closest row is shown.
+
+    The longest request alone must fit, or it could never be answered.
+    """
     limit = table.space.pool.accelerator.memory_bytes * table.space.settings.memory_fraction
     rows = np.flatnonzero(~table.fits)
-    need = np.sum(list(table.memory.values()), axis=0)
-    row = int(rows[np.argmin(need[rows])])
     longest = task.traffic.input.quantiles[-1] + task.traffic.output.quantiles[-1]
+    cache = np.array([longest * token_bytes(task.model, table.cut, row) for row in range(len(table))])
+    need = np.sum(list(table.memory.values()), axis=0) + cache
+    row = int(rows[np.argmin(need[rows])])
     fitting = np.flatnonzero(table.fits)
+    hint = (
+        f"{show_bytes(float(cache[row]))} of it is the key-value cache of one request of {longest:,.0f} tokens, the "
+        "longest: "
+    )
     if len(fitting):
         best = int(fitting[np.argmin(table.cut.devices[fitting])])
-        hint = f"fits with {describe(table, best, 1)}"
+        hint += f"fits with {describe(table, best, 1)}"
     else:
-        hint = f"use more or larger devices, a narrower format, or requests shorter than {longest:.0f} tokens"
+        hint += "use more or larger devices, a narrower format, or shorter requests"
     return Rejection(
         code=Reason.MEMORY,
         what=describe(table, row, 1),
@@ -103,7 +113,8 @@ def memory_rejection(task: Serve, table: Table) -> Rejection:
         have=float(limit),
         hint=hint,
         candidates=len(rows),
-        data={part: float(size[row]) for part, size in table.memory.items()},
+        feasible=len(fitting),
+        data={**{part: float(size[row]) for part, size in table.memory.items()}, "cache": float(cache[row])},
     )
 
 
@@ -140,7 +151,7 @@ def level_rejection(task: Serve, found: Ranked) -> Rejection:
     if found.feasible.any():
         hint = f"others keep the level; of those that do not, this one's {figure}"
     else:
-        hint = f"the best {figure}: allow more time, shorter prompts, less traffic, or more or faster devices"
+        hint = f"the best {figure}: allow more time, or have shorter prompts, less traffic, more or faster devices"
     return Rejection(
         code=Reason.SERVICE_LEVEL,
         what=what,
@@ -148,7 +159,9 @@ def level_rejection(task: Serve, found: Ranked) -> Rejection:
         have=have,
         hint=hint,
         candidates=len(refused),
+        feasible=int(found.feasible.sum()),
         data={
+            "figure": f"{name}, {level.percentile:.0%} of requests",
             "ttft_tail_s": float(operation.ttft_tail[row]),
             "tpot_tail_s": float(operation.tpot_tail[row]),
         },
@@ -179,9 +192,10 @@ def _overload(task: Serve, found: Ranked, refused: np.typing.NDArray[np.intp]) -
         what=what,
         need=task.traffic.rate,
         have=float(operation.max_requests_per_s[row]),
-        hint=f"{what} serves at most {operation.max_requests_per_s[row]:.3g} requests/s: allow more devices, or expect "
-        f"fewer requests",
+        hint="allow more devices, or expect fewer requests",
         candidates=len(refused),
+        feasible=int(found.feasible.sum()),
+        data={"figure": "requests/s"},
     )
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from mofang.catalog.knowledge import Catalog
 from mofang.domain.measurement import ServingMeasurement, TokenCount, publisher
 from mofang.domain.model import ModelArchitecture
-from mofang.matching.serving.cases import benchmarks, cases_of, unusable
-from mofang.matching.serving.effects import Sample
-from mofang.matching.serving.points import FEATURES
+from mofang.matching.serving.cases import Mode, benchmarks, cases_of, unusable
+from mofang.matching.serving.effects import REGIME, Sample
+from mofang.matching.serving.points import FEATURES, regimes
 from mofang.matching.serving.predict import Physics, predict
 
 __all__ = ["TARGETS", "Measured", "measured", "model_kind", "not_scored"]
@@ -111,6 +111,7 @@ def model_kind(model: ModelArchitecture | None) -> str:
 
 def _sample(rows: Sequence[ServingMeasurement], physics: Physics, catalog: Catalog) -> Sample:
     chips = {chip.name: chip for chip in catalog.accelerators}
+    mode = np.nan_to_num(physics.columns["mode"], nan=-1.0).astype(int)
     texts = {
         "framework": [row.framework or row.framework_text.casefold() for row in rows],
         "chip": [row.accelerator for row in rows],
@@ -122,7 +123,8 @@ def _sample(rows: Sequence[ServingMeasurement], physics: Physics, catalog: Catal
         "version": [_version(row.version) for row in rows],
         "publisher": [publisher(row.source_id) for row in rows],
         "source": [row.source_id for row in rows],
-        "mode": [str(code) for code in np.nan_to_num(physics.columns["mode"], nan=-1.0).astype(int)],
+        "mode": [str(code) for code in mode],
+        REGIME: regimes(physics.columns, mode == Mode.SPLIT),
     }
     return Sample(
         labels={name: np.array(values, dtype=np.str_) for name, values in texts.items()},

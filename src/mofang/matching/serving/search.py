@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mofang.domain.plan import MatchResult, Plan
 from mofang.domain.reasons import Rejection, precedence
 from mofang.domain.scenario import Scenario, Serve
 from mofang.errors import UsageError
+from mofang.matching.experience import Experience
 from mofang.matching.options import Option, find_options
 from mofang.matching.serving.disaggregated import Divided, divide
 from mofang.matching.serving.divided_plans import divided_plan
@@ -29,11 +30,16 @@ from mofang.matching.serving.refusals import (
 from mofang.matching.serving.samples import model_kind
 from mofang.matching.serving.space import Space, space_of
 from mofang.matching.serving.table import Table, table_of
+from mofang.matching.shortlist import picked
 
 __all__ = ["match_service"]
 
+_SURE = 0.9  # probability of keeping the level that one of the plans shown should have
 
-def match_service(scenario: Scenario, pools: Sequence[Pool], num_plans: int = 8) -> MatchResult:
+
+def match_service(
+    scenario: Scenario, pools: Sequence[Pool], num_plans: int = 8, *, known: Experience | None = None
+) -> MatchResult:
     """Return the best deployments of a service on these pools, and why the others are not among them.
 
     Only what can be deployed is estimated: the framework runs on the chip, builds the model, and serves in the format;
@@ -49,7 +55,7 @@ def match_service(scenario: Scenario, pools: Sequence[Pool], num_plans: int = 8)
     if not isinstance(task, Serve):
         raise UsageError(f"a service is planned here, not {task.kind}", hint="use match")
     _check(task, num_plans)
-    options, rejections = find_options(scenario, pools)
+    options, rejections = find_options(scenario, pools, known)
     tables: list[Table] = []
     for option in options:
         found, refused = _tables(task, option)
@@ -136,25 +142,56 @@ def _best(
 ) -> tuple[tuple[Plan, ...], int]:
     """Return the plans to show, and how many feasible candidates are left out.
 
-    The best is always among them; half of the places go to the best of other chips, frameworks and numbers of devices.
+    The best is always among them, the best that is sure to keep its level (or comes nearest to it), and the best of
+    each kind of chip and of each framework on it; up to half of the places go to other numbers of devices. What is left
+    goes to other formats of the weights, and only then to near-twins.
     """
     entries = [
-        (*one.keys[index].tolist(), source, int(index), int(one.devices[index]))
+        (*one.keys[index].tolist(), source, int(index))
         for source, one in enumerate(ranked)
         for index in np.flatnonzero(one.feasible)
     ]
-    entries += [(*one.keys, len(ranked), index, one.devices) for index, one in enumerate(divided)]
+    entries += [(*one.keys, len(ranked), index) for index, one in enumerate(divided)]
     entries.sort()
-    firsts: dict[tuple[int, int], int] = {}
-    for place, entry in enumerate(entries):
-        firsts.setdefault((entry[-3], entry[-1]), place)
-    different = sorted(firsts.values())[: max(1, num_plans // 2)]
-    others = [place for place in range(len(entries)) if place not in set(different)][: num_plans - len(different)]
+    kinds = [
+        _kind(divided[index]) if source == len(ranked) else _alike(ranked[source], index)
+        for *_, source, index in entries
+    ]
+    kept = [
+        divided[index].kept if source == len(ranked) else float(ranked[source].kept[index])
+        for *_, source, index in entries
+    ]
+    surest = next((place for place, chance in enumerate(kept) if chance >= _SURE), int(np.argmax(kept)) if kept else 0)
+    chosen = picked(
+        range(len(entries)),
+        num_plans,
+        (lambda place: place == surest and task.level.has_limits, num_plans),
+        (lambda place: kinds[place][0], num_plans),
+        (lambda place: kinds[place][:2], num_plans),
+        (lambda place: (kinds[place][0], kinds[place][2]), max(1, num_plans // 2)),
+        (lambda place: kinds[place], num_plans),
+    )
     plans = []
-    for place in sorted([*different, *others]):
-        source, index = entries[place][-3], entries[place][-2]
-        if source < len(ranked):
-            plans.append(build_plan(task, ranked[source], index))
-        else:
-            plans.append(divided_plan(task, divided[index]))
+    for place in chosen:
+        source, index = entries[place][-2:]
+        plans.append(
+            divided_plan(task, divided[index]) if source == len(ranked) else build_plan(task, ranked[source], index)
+        )
     return tuple(plans), len(entries) - len(plans)
+
+
+_Kind = tuple[Hashable, str, Hashable, int]  # chips, framework, how many of them, format of the weights
+
+
+def _alike(found: Ranked, index: int) -> _Kind:
+    space, row = found.table.space, int(found.operation.row[index])
+    pool = space.option.pool
+    weights = int(found.table.cut.weights[row])
+    return (pool.cluster, pool.accelerator.name), space.framework.name, int(found.devices[index]), weights
+
+
+def _kind(found: Divided) -> _Kind:
+    sides, table = (found.prefill, found.decode), found.decode.table
+    clusters = tuple(side.table.space.option.pool.cluster for side in sides)
+    devices = tuple(side.devices for side in sides)
+    return clusters, table.space.framework.name, devices, int(table.cut.weights[found.decode.row])

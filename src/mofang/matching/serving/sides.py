@@ -49,20 +49,24 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readers:
-    """Prefill replicas of one table, ``rows`` the best: calibrated seconds and prompts a second of every row."""
+    """Prefill replicas of one table, ``rows`` the best: calibrated seconds and prompts a second of every row.
+
+    ``doubt`` is the log standard deviations of the seconds, below and above (rows x 2).
+    """
 
     table: Table
     rows: NDArray[np.intp]
     seconds: Floats
     rate: Floats
     transfer: Floats
+    doubt: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writers:
     """Decode replicas of one table, the best: rows with requests decoded together, and their calibrated iteration.
 
-    ``transfer`` is the seconds in which a replica receives a prompt's cache.
+    ``transfer`` is the seconds in which a replica receives a prompt's cache; ``doubt`` as that of ``Readers``.
     """
 
     table: Table
@@ -71,6 +75,7 @@ class Writers:
     seconds: Floats
     spread: Floats
     transfer: Floats
+    doubt: Floats
 
 
 def alone(load: Load, seconds: Floats) -> Steady:
@@ -98,7 +103,7 @@ def readers(task: Serve, table: Table) -> Readers:
     load = load_of(task.traffic, table.space, np.ones(len(table)))
     passes = passes_of(task.model, table.space, table.cut)
     once = reading(passes, load)
-    factors = calibrated(passes, load, alone(load, once.seconds), table.space, task.model)
+    factors = calibrated(passes, load, alone(load, once.seconds), table.space, task.model, divided=True)
     later = np.exp(factors.start)
     rate = once.rate / later
     return Readers(
@@ -107,6 +112,7 @@ def readers(task: Serve, table: Table) -> Readers:
         seconds=once.seconds * later,
         rate=rate,
         transfer=transfer_seconds(passes, load, table.space.pool),
+        doubt=factors.start_sd,
     )
 
 
@@ -119,7 +125,8 @@ def writers(task: Serve, table: Table) -> Writers:
     none = np.zeros_like(batch)
     once = passes.total(Iteration(decoding=batch, context=load.context, prompt=none, prompts=none, reach=load.input))
     state = replace(alone(load, once), batch=batch)
-    seconds = once * np.exp(calibrated(passes, load, state, table.space, task.model).time)
+    factors = calibrated(passes, load, state, table.space, task.model, divided=True)
+    seconds = once * np.exp(factors.time)
     deviations = max(NormalDist().inv_cdf(task.level.percentile), 0.0)
     spread = 0.5 * seconds / np.sqrt(np.maximum(batch, 1.0) * np.maximum(load.steps / 10.0, 1.0))
     good = table.fits[rows]
@@ -133,4 +140,5 @@ def writers(task: Serve, table: Table) -> Writers:
         seconds=seconds[chosen],
         spread=spread[chosen],
         transfer=transfer_seconds(passes, load, table.space.pool)[chosen],
+        doubt=factors.time_sd[chosen],
     )

@@ -13,9 +13,9 @@ from mofang.domain.scenario import Traffic
 from mofang.matching.serving.calibration import calibration
 from mofang.matching.serving.capacity import cache_tokens, most_requests, static_memory
 from mofang.matching.serving.deployments import PRECISIONS, Deployments, Load
-from mofang.matching.serving.effects import Sample
+from mofang.matching.serving.effects import REGIME, Sample
 from mofang.matching.serving.passes import Passes
-from mofang.matching.serving.points import operating_point
+from mofang.matching.serving.points import operating_point, regimes
 from mofang.matching.serving.samples import model_kind
 from mofang.matching.serving.space import Space
 from mofang.matching.serving.steady import Steady, closed_loop
@@ -29,7 +29,10 @@ _GRID: Floats = np.exp2(np.arange(13, dtype=np.float64))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """Log factors and their standard deviations: on the time of iterations, and on the time to the first token."""
+    """Log factors: on the time of iterations, and on the time to the first token.
+
+    Their standard deviations are those below and above (rows x 2).
+    """
 
     time: Floats
     time_sd: Floats
@@ -59,6 +62,8 @@ class Table:
     prefill_s: Floats
     ttft_s: Floats
     occupied_s: Floats  # time that one prompt keeps the engine from decoding
+    time_sd: Floats  # log standard deviations below and above (rows x grid x 2) of an iteration
+    start_sd: Floats  # and of the time to the first token
 
     def __len__(self) -> int:
         return len(self.most)
@@ -115,6 +120,8 @@ def table_of(model: ModelArchitecture, traffic: Traffic, space: Space) -> Table:
         prefill_s=(state.prefill_s * later).reshape(shape),
         ttft_s=(state.ttft_s * later).reshape(shape),
         occupied_s=(marginal / _together(state, load) * slower).reshape(shape),
+        time_sd=factors.time_sd.reshape(*shape, 2),
+        start_sd=factors.start_sd.reshape(*shape, 2),
     )
 
 
@@ -134,10 +141,16 @@ def _spread(state: Steady, load: Load) -> Floats:
     return np.sqrt(prompts**2 + slope**2 * state.batch / np.maximum(steps / 10.0, 1.0))
 
 
-def calibrated(passes: Passes, load: Load, state: Steady, space: Space, model: ModelArchitecture) -> Calibrated:
-    """Return what measurements add to the model's own predictions of these states."""
+def calibrated(
+    passes: Passes, load: Load, state: Steady, space: Space, model: ModelArchitecture, *, divided: bool = False
+) -> Calibrated:
+    """Return what measurements add to the model's own predictions of these states, and how sure that is.
+
+    ``divided``: the replicas do prefill or decode only.
+    """
     features = operating_point(passes, load, state)
     size, chip = len(state.batch), space.option.pool.accelerator
+    own = None if space.option.known is None else space.option.known.services
     version = space.framework.version.split("-")[0]
     texts = {
         "framework": space.framework.name,
@@ -147,15 +160,16 @@ def calibrated(passes: Passes, load: Load, state: Steady, space: Space, model: M
         "kind": model_kind(model),
         "model": model.name,
         "version": ".".join(version.split(".")[:2]),
-        "publisher": "",
+        "publisher": "" if own is None else own.publisher_on(chip.name),
         "source": "",
         "mode": "0",
         "target": "tpot",
     }
     labels = {name: np.full(size, text) for name, text in texts.items()}
+    labels[REGIME] = regimes(features, np.full(size, divided))
     labels["precision"] = np.array([precision.value for precision in PRECISIONS])[passes.deployments.weights]
     sample = Sample(labels=labels, features=features)
-    known = calibration()
+    known = calibration() if own is None else own.calibration
     time, time_sd = known.time.predict(sample)
     start, start_sd = known.start.predict(sample)
     return Calibrated(time=time, time_sd=time_sd, start=start, start_sd=start_sd)

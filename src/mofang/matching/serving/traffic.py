@@ -16,7 +16,7 @@ from mofang.domain.scenario import Lengths, ServiceLevel, Traffic
 from mofang.matching.serving.queueing import erlang_c, tail_wait, waiting_mg1, waiting_mgc
 from mofang.matching.serving.table import Table
 
-__all__ = ["Operation", "operate", "variation"]
+__all__ = ["Operation", "at_load", "operate", "variation"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,12 +66,15 @@ def variation(lengths: Lengths) -> float:
     return max(squares / lengths.mean**2 - 1.0, 0.0)
 
 
-def _at(table: Table, column: Floats, row: Ints, in_flight: Floats) -> Floats:
-    """Return a column of the table between its grid points, linear in the logarithm of the requests in flight."""
+def at_load(table: Table, column: Floats, row: Ints, in_flight: Floats) -> Floats:
+    """Return a column of the table between its grid points, linear in the logarithm of the requests in flight.
+
+    A column may hold several values at each point.
+    """
     place = np.clip(np.log2(np.maximum(in_flight, 1.0)), 0.0, len(table.grid) - 1.0)
     low = np.minimum(place.astype(np.int64), max(len(table.grid) - 2, 0))
     high = np.minimum(low + 1, len(table.grid) - 1)
-    part = place - low
+    part = (place - low).reshape(-1, *(1,) * (column.ndim - 2))
     values: Floats = column[row, low] * (1.0 - part) + column[row, high] * part
     return values
 
@@ -87,11 +90,11 @@ def _tails(level: ServiceLevel, prefill: Floats, ttft: Floats, tpot: Floats, spr
 def _closed(table: Table, level: ServiceLevel, row: Ints, replicas: Ints, in_flight: Floats) -> Operation:
     """Return the state with a fixed number of requests in flight; those beyond a replica's places wait."""
     served = np.minimum(in_flight, table.most[row])
-    rate = _at(table, table.requests_per_s, row, served) * np.minimum(in_flight, 1.0)
-    tpot, spread = _at(table, table.tpot_s, row, served), _at(table, table.spread_s, row, served)
-    prefill = _at(table, table.prefill_s, row, served)
+    rate = at_load(table, table.requests_per_s, row, served) * np.minimum(in_flight, 1.0)
+    tpot, spread = at_load(table, table.tpot_s, row, served), at_load(table, table.spread_s, row, served)
+    prefill = at_load(table, table.prefill_s, row, served)
     waiting = np.maximum(in_flight - served, 0.0) / rate
-    ttft = _at(table, table.ttft_s, row, served) + waiting
+    ttft = at_load(table, table.ttft_s, row, served) + waiting
     ttft_tail, tpot_tail = _tails(level, prefill + waiting, ttft, tpot, spread)
     return Operation(
         row=row,
@@ -136,9 +139,9 @@ def _open(table: Table, traffic: Traffic, level: ServiceLevel, row: Ints, replic
     highest = table.requests_per_s.max(axis=1)[row]
     stable = each < highest * _STABLE
     in_flight = _keeping_up(table, row, np.minimum(each, highest * _STABLE))
-    prefill, tpot = _at(table, table.prefill_s, row, in_flight), _at(table, table.tpot_s, row, in_flight)
-    spread = _at(table, table.spread_s, row, in_flight)
-    occupied = _at(table, table.occupied_s, row, in_flight)
+    prefill, tpot = at_load(table, table.prefill_s, row, in_flight), at_load(table, table.tpot_s, row, in_flight)
+    spread = at_load(table, table.spread_s, row, in_flight)
+    occupied = at_load(table, table.occupied_s, row, in_flight)
     busy = np.minimum(each * occupied, _STABLE)
     first = waiting_mg1(busy, occupied, variation(traffic.input))
     steps = max(traffic.output.mean - 1.0, 1.0)

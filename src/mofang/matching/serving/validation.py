@@ -16,10 +16,10 @@ from mofang.domain.measurement import ServingMeasurement
 from mofang.matching.scores import Score, score
 from mofang.matching.serving.blocks import START, TIME
 from mofang.matching.serving.calibration import calibration
-from mofang.matching.serving.effects import Effects, Sample, Sums, fitted_scale, gather
+from mofang.matching.serving.effects import REGIME, Effects, Sample, Scale, Sums, fitted_scales, gather, scales_of
 from mofang.matching.serving.samples import TARGETS, Measured, measured
 
-__all__ = ["ServingReport", "SourceScores", "left_out", "sums_of", "validate_serving"]
+__all__ = ["ServingReport", "SourceScores", "left_out", "left_out_scales", "sums_of", "validate_serving"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -122,9 +122,10 @@ def _packaged(found: Measured) -> dict[str, _Predictions]:
 
 
 def _predictions(found: Measured, target: str, mean: Floats, sd: Floats) -> _Predictions:
-    sign = -1.0 if target == "throughput" else 1.0
-    value = found.predicted[target] * np.exp(sign * mean)
-    return _Predictions(value, value * np.exp(-_INTERVAL * sd), value * np.exp(_INTERVAL * sd))
+    faster = target == "throughput"  # what takes longer is less throughput
+    value = found.predicted[target] * np.exp(-mean if faster else mean)
+    low, high = (sd[:, 1], sd[:, 0]) if faster else (sd[:, 0], sd[:, 1])
+    return _Predictions(value, value * np.exp(-_INTERVAL * low), value * np.exp(_INTERVAL * high))
 
 
 def sums_of(found: Measured, targets: Sequence[str], rows: Bools) -> tuple[Sums, Sample, NDArray[np.int64]]:
@@ -136,6 +137,13 @@ def sums_of(found: Measured, targets: Sequence[str], rows: Bools) -> tuple[Sums,
     sample = Sample(labels={**sample.labels, "target": names}, features=sample.features)
     wanted = np.concatenate([found.residuals(target)[found.usable(target) & rows] for target in targets])
     return gather(START if "ttft" in targets else TIME, sample, wanted), sample, which
+
+
+def left_out_scales(sums: Sums, sample: Sample) -> Mapping[str, Scale]:
+    """Return the scales of intervals that publishers left out need, by regime."""
+    who = sample.labels["publisher"]
+    mean, sd = sums.held_out(who)
+    return fitted_scales(sums.wanted - mean, sd, sample.labels[REGIME], who)
 
 
 def _family(target: str) -> tuple[str, ...]:
@@ -151,8 +159,7 @@ def _apart(found: Measured, scored: Bools) -> dict[str, _Predictions]:
             effects = Effects(blocks=START if target == "ttft" else TIME, means={}, sds={})
         else:
             sums, sample, _ = sums_of(found, _family(target), ~scored)
-            mean, sd = sums.held_out(sample.labels["publisher"])
-            effects = sums.effects(fitted_scale(sums.wanted - mean, sd))
+            effects = sums.effects(left_out_scales(sums, sample))
         results[target] = _predictions(found, target, *effects.predict(found.labelled(target)))
     return results
 
@@ -162,14 +169,15 @@ def _left_out(found: Measured, target: str, leave_out: LeaveOut) -> _Predictions
     sums, sample, which = sums_of(found, _family(target), np.ones(len(found.rows), dtype=np.bool_))
     groups = sample.labels[leave_out]
     mean, sd = sums.held_out(groups)
-    ratio = np.abs(sums.wanted - mean) / sd
-    scales = np.ones(len(mean))
+    regimes, who = sample.labels[REGIME], sample.labels["publisher"]
+    scales = np.ones((len(mean), 2))
     for group in np.unique(groups):
         mine = groups == group
-        scales[mine] = fitted_scale(ratio[~mine], np.ones(int((~mine).sum())))
+        found_scales = fitted_scales((sums.wanted - mean)[~mine], sd[~mine], regimes[~mine], who[~mine])
+        scales[mine] = scales_of(found_scales, regimes[mine])
     here = sample.labels["target"] == target
-    values, spread = np.full(len(found.rows), np.nan), np.full(len(found.rows), np.nan)
-    values[which[here]], spread[which[here]] = mean[here], (sd * scales)[here]
+    values, spread = np.full(len(found.rows), np.nan), np.full((len(found.rows), 2), np.nan)
+    values[which[here]], spread[which[here]] = mean[here], (sd[:, None] * scales)[here]
     return _predictions(found, target, values, spread)
 
 

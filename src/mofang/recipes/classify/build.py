@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from mofang.domain.hardware import Precision
 from mofang.domain.recipe import ClassifyConfig
 from mofang.recipes.classify.model import Vit, initialise
-from mofang.recipes.training.parallel import Replicated
+from mofang.recipes.training.parallel import Built, Replicated
 
-__all__ = ["Built", "build"]
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A model with its first values, alike on every rank."""
-
-    model: Vit
-    layout: Replicated
+__all__ = ["build"]
 
 
-def build(config: ClassifyConfig, device: torch.device) -> Built:
-    """Return the model on its device."""
+def build(config: ClassifyConfig, device: torch.device) -> Built[Vit]:
+    """Return the model on its device, with its first values."""
     task = config.task
     torch.set_float32_matmul_precision("highest")
     dtype = torch.bfloat16 if config.strategy.precision is Precision.BF16 else torch.float32

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,14 @@ from PIL import Image, ImageOps
 
 from mofang.domain.scenario import ImageData, VisionModel
 from mofang.errors import DataError, StoreError
-from mofang.recipes.training.cache import Kind, prepare_folder, write_durably
+from mofang.recipes.training.cache import Kind, Progress, prepare_folder, write_durably
 from mofang.spec.images import class_folders, inspect_images
 
-__all__ = ["ImageSet", "Progress", "prepare_images"]
+__all__ = ["ImageSet", "prepare_images"]
 
 _FORMAT = 1
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
-Progress = Callable[[int, int, str], None]  # images done, images in all, file
 Bytes = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 

@@ -15,15 +15,15 @@ from mofang.domain.recipe import FinetuneConfig
 from mofang.domain.strategy import Recompute
 from mofang.recipes.finetune.adapters import adapt
 from mofang.recipes.finetune.folder import load_weights
-from mofang.recipes.gpt.build import Built, compile_blocks, recomputed
+from mofang.recipes.gpt.build import compile_blocks, recomputed
 from mofang.recipes.gpt.model import Gpt
-from mofang.recipes.training.parallel import Replicated
+from mofang.recipes.training.parallel import Built, Replicated
 from mofang.spec.weights import Stored
 
 __all__ = ["build"]
 
 
-def build(config: FinetuneConfig, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> Built:
+def build(config: FinetuneConfig, folder: Path, stored: Mapping[str, Stored], device: torch.device) -> Built[Gpt]:
     """Return the model with the folder's weights; adapters have no values yet.
 
     Frozen weights are kept in the precision that products are computed in, trained ones in float32.

@@ -6,7 +6,7 @@ so that the model learns to stop. A prompt is not dressed up: no template of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,14 +20,13 @@ from mofang.errors import DataError, StoreError
 from mofang.recipes.gpt.sources import SourceFile, find_sources
 from mofang.recipes.gpt.tokenizer import Tokenizer, Tokens
 from mofang.recipes.gpt.tokens import TokenWriter, open_tokens, sources_key
-from mofang.recipes.training.cache import Kind, prepare_folder
+from mofang.recipes.training.cache import Kind, Progress, prepare_folder
 from mofang.spec.examples import Example, is_lines, read_examples
 
 __all__ = ["Corpus", "prepare_corpus"]
 
 _FORMAT = 1
 
-Progress = Callable[[int, int, str], None]
 Indices = npt.NDArray[np.int64]
 
 

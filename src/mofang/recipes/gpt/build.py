@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,22 +11,14 @@ from mofang.domain.hardware import Precision
 from mofang.domain.recipe import GptConfig
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.recipes.gpt.model import Block, Gpt, initialise
-from mofang.recipes.training.parallel import DataParallel, FullySharded, Replicated
+from mofang.recipes.training.parallel import Built, DataParallel, FullySharded, Replicated
 from mofang.recovery.checkpoint.state import Part
 
-__all__ = ["Built", "build", "compile_blocks", "fill", "recomputed"]
+__all__ = ["build", "compile_blocks", "fill", "recomputed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A model whose weights have memory but no values yet."""
-
-    model: Gpt
-    layout: DataParallel
-
-
-def build(config: GptConfig, device: torch.device) -> Built:
-    """Return the model on its device."""
+def build(config: GptConfig, device: torch.device) -> Built[Gpt]:
+    """Return the model on its device; its weights have memory but no values yet."""
     torch.set_float32_matmul_precision("high" if config.strategy.precision is Precision.TF32 else "highest")
     dtype = torch.bfloat16 if config.strategy.precision is Precision.BF16 else torch.float32
     run_block = recomputed if config.strategy.recompute is Recompute.FULL else None

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from mofang.domain.events import EventKind
+from mofang.domain.recipe import FinetuneConfig, GptConfig
 from mofang.recipes.gpt.model import Gpt
+from mofang.recipes.gpt.tokenizer import Tokenizer
+from mofang.recipes.training.run import Run
 
-__all__ = ["generate"]
+__all__ = ["generate", "tell_sample"]
 
+_PROMPT_TOKENS = 32
 _TEMPERATURE = 0.8
 _CONTEXT = 128
+
+
+def tell_sample(
+    run: Run[GptConfig | FinetuneConfig], model: Gpt, tokenizer: Tokenizer, prompt: Callable[[int], Sequence[int]]
+) -> None:
+    """Let the trained model write as much as the task wants, and report it."""
+    task = run.config.task
+    if task.sample_tokens == 0:
+        return
+    run.reporter.phase("sample")
+    model.eval()
+    tokens = generate(model, prompt(_PROMPT_TOKENS), length=task.sample_tokens, sequence=task.sequence, seed=task.seed)
+    run.reporter.tell(EventKind.SAMPLE, text=tokenizer.decode(tokens))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,14 +16,12 @@ from mofang.domain.scenario import TextData
 from mofang.errors import DataError, StoreError
 from mofang.recipes.gpt.sources import SourceFile, find_sources
 from mofang.recipes.gpt.tokenizer import ByteTokenizer, Tokenizer, Tokens
-from mofang.recipes.training.cache import Kind, prepare_folder, write_durably
+from mofang.recipes.training.cache import Kind, Progress, prepare_folder, write_durably
 
-__all__ = ["Progress", "TokenFile", "TokenWriter", "open_tokens", "prepare_tokens", "sources_key"]
+__all__ = ["TokenFile", "TokenWriter", "open_tokens", "prepare_tokens", "sources_key"]
 
 _FORMAT = 1
 _BETWEEN_FILES = b"\n"
-
-Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 from mofang.clock import new_token
 from mofang.errors import DataError, StoreError
 
-__all__ = ["Kind", "prepare_folder", "recorded", "remember", "write_durably"]
+__all__ = ["Kind", "Progress", "prepare_folder", "recorded", "remember", "write_durably"]
+
+Progress = Callable[[int, int, str], None]  # done, in all, of what
 
 
 class Kind:

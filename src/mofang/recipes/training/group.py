@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from traceback import clear_frames
 from typing import TypeVar
 
 import torch
+
+# Its functions have the group of the moment as a default argument: loaded later, they would keep it for ever.
+import torch.distributed.nn
 from torch import distributed
 from torch.distributed import HashStore, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
@@ -18,7 +24,7 @@ from mofang.domain.strategy import Sharding
 from mofang.errors import BackendError, JobFailedError, MofangError
 from mofang.recovery.worker import Worker
 
-__all__ = ["Gate", "choose_device", "first_then_all", "join_group", "leave_group", "open_store", "peak_memory"]
+__all__ = ["Gate", "choose_device", "first_then_all", "joined", "open_store", "peak_memory"]
 
 T = TypeVar("T")
 
@@ -65,9 +71,15 @@ def open_store(worker: Worker) -> Store:
     return PrefixStore(f"generation-{worker.generation}", store)
 
 
-def join_group(sharding: Sharding, worker: Worker, store: Store, device: torch.device) -> None:
-    """Join the other workers; a single one that shards nothing needs no group."""
+@contextmanager
+def joined(sharding: Sharding, worker: Worker, store: Store, device: torch.device) -> Iterator[None]:
+    """Be joined with the other workers meanwhile; a single one that shards nothing needs no group.
+
+    When it is left the group is gone, with its threads: one that drops a tensor while the interpreter is torn down
+    aborts the process. So nothing that lives longer may hold on to it, a sharded model least of all.
+    """
     if worker.world_size == 1 and sharding is not Sharding.FSDP:
+        yield
         return
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(
@@ -78,12 +90,23 @@ def join_group(sharding: Sharding, worker: Worker, store: Store, device: torch.d
         timeout=_TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
-
-
-def leave_group() -> None:
-    """Leave the group, if there is one."""
-    if distributed.is_initialized():
+    try:
+        yield
+    except BaseException as error:
+        clear_frames(error.__traceback__)  # the model is in them
+        raise
+    finally:
         distributed.destroy_process_group()
+        if sharding is Sharding.FSDP:
+            _forget_meshes()
+
+
+def _forget_meshes() -> None:
+    """Let go of sharded models, which are cycles, and of torch's cached layouts: all of them hold the group."""
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache  # noqa: PLC0415 - with FSDP it is loaded
+
+    _clear_sharding_prop_cache()  # type: ignore[no-untyped-call]
+    gc.collect()
 
 
 class Gate:

@@ -9,16 +9,18 @@ from typing import Any
 
 from mofang.clock import Clock
 from mofang.domain.events import EventKind
+from mofang.domain.recipe import TrainingConfig
 from mofang.errors import CheckpointError
 from mofang.recipes.training.optimiser import AdamW
 from mofang.recipes.training.reporter import Reporter
+from mofang.recipes.training.run import Run
 from mofang.recovery.checkpoint.load import Loaded, load_checkpoint
 from mofang.recovery.checkpoint.peers import Peers
 from mofang.recovery.checkpoint.randomness import random_states, restore_random_states
 from mofang.recovery.checkpoint.save import save_checkpoint
 from mofang.recovery.checkpoint.state import Part, TrainingState
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "keeper_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +63,18 @@ class Keeper:
                 EventKind.CHECKPOINT_LOADED, step=loaded.step, seconds=loaded.seconds, path=str(loaded.path)
             )
         return loaded
+
+
+def keeper_of(run: Run[TrainingConfig], parameters: Mapping[str, Part], optimiser: AdamW) -> Keeper | None:
+    """Return what saves a run, or None where nothing of it is kept."""
+    if run.worker.checkpoint_dir is None or not run.config.saves:
+        return None
+    return Keeper(
+        directory=run.worker.checkpoint_dir,
+        keep=run.config.task.keep_checkpoints,
+        parameters=parameters,
+        optimiser=optimiser,
+        peers=Peers(),
+        reporter=run.reporter,
+        clock=run.clock,
+    )

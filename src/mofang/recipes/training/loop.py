@@ -13,19 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from mofang.clock import Clock
 from mofang.domain.events import EventKind
+from mofang.domain.recipe import TrainingConfig
 from mofang.errors import JobFailedError
 from mofang.recipes.training.batch import Batches
 from mofang.recipes.training.group import peak_memory
-from mofang.recipes.training.keeper import Keeper
+from mofang.recipes.training.keeper import keeper_of
 from mofang.recipes.training.optimiser import AdamW, clip, learning_rate
-from mofang.recipes.training.parallel import DataParallel
-from mofang.recipes.training.reporter import Reporter
+from mofang.recipes.training.parallel import Built
+from mofang.recipes.training.run import Run
 from mofang.recipes.training.schedule import Schedule
-from mofang.recovery.worker import Worker
 
-__all__ = ["STOPPED", "Examination", "Trainer"]
+__all__ = ["STOPPED", "Examination", "Trainer", "train"]
 
 STOPPED = 128 + signal.SIGTERM  # the exit code of a worker that saved and left when asked to
 
@@ -54,23 +53,18 @@ class Trainer:
 
     def __init__(
         self,
+        run: Run[TrainingConfig],
         schedule: Schedule,
-        model: nn.Module,
-        layout: DataParallel,
-        *,
-        optimiser: AdamW,
+        built: Built[nn.Module],
         batches: Batches,
-        keeper: Keeper | None,
-        worker: Worker,
-        reporter: Reporter,
-        clock: Clock,
-        device: torch.device,
         examination: Examination | None = None,
     ) -> None:
-        self._schedule, self._model, self._layout = schedule, model, layout
-        self._optimiser, self._batches, self._keeper = optimiser, batches, keeper
-        self._worker, self._reporter, self._clock, self._device = worker, reporter, clock, device
-        self._examination = examination or Examination(names=(), measure=model)
+        self._schedule, self._batches = schedule, batches
+        self._worker, self._reporter, self._clock, self._device = run.worker, run.reporter, run.clock, run.device
+        self._model, self._layout = built.model, built.layout
+        self._optimiser = AdamW(self._layout.parts, schedule.optimisation)
+        self._keeper = keeper_of(run, self._layout.parts, self._optimiser)
+        self._examination = examination or Examination(names=(), measure=self._model)
         self._progress = _Progress()
         self._unlogged: list[float] = []
         self._stop_asked = False
@@ -242,3 +236,26 @@ class Trainer:
             self._progress.validation = means
         if self._progress.step < self._schedule.steps:
             self._reporter.phase("train", self._progress.step, self._schedule.steps)
+
+
+def train(
+    run: Run[TrainingConfig],
+    schedule: Schedule,
+    built: Built[nn.Module],
+    batches: Batches,
+    *,
+    start: Callable[[], None],
+    examination: Examination | None = None,
+) -> None:
+    """Train a model to the last step: from the last checkpoint, or from the values that ``start`` gives it.
+
+    Raises:
+        CheckpointError: a checkpoint is there and none can be used.
+        JobFailedError: the loss is not finite any more.
+        SystemExit: with code 143 after SIGTERM, once the state is saved.
+    """
+    trainer = Trainer(run, schedule, built, batches, examination)
+    run.reporter.phase("load")
+    if not trainer.resume():
+        start()
+    trainer.run()

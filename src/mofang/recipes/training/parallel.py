@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 from mofang.recovery.checkpoint.state import Part, part_of
 
-__all__ = ["DataParallel", "FullySharded", "Replicated"]
+__all__ = ["Built", "DataParallel", "FullySharded", "Replicated"]
+
+M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
 
 _BUCKET_BYTES = 25 << 20
 _ALIGNMENT = 16  # elements: every gradient starts on a cache line
@@ -33,6 +37,22 @@ class DataParallel(Protocol):
 
     def clear(self) -> None:
         """Make the gradients zero."""
+
+    def align(self) -> None:
+        """Take rank 0's values of what every rank holds: processors may differ in the last bit of a random number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built(Generic[M_co]):
+    """A model on its device, and its layout over ranks."""
+
+    model: M_co
+    layout: DataParallel
+
+    @property
+    def params(self) -> int:
+        """The number of parameters that are trained, those of all ranks together."""
+        return sum(math.prod(part.shape) for part in self.layout.parts.values())
 
 
 class Replicated(DataParallel):
@@ -101,6 +121,12 @@ class Replicated(DataParallel):
     def clear(self) -> None:
         """Zero the flat buffer."""
         self._flat.zero_()
+
+    def align(self) -> None:
+        """Broadcast every parameter that is trained."""
+        if distributed.is_initialized():
+            for part in self.parts.values():
+                distributed.broadcast(part.tensor, src=0)
 
 
 def _flat_gradients(named: Mapping[str, nn.Parameter]) -> tuple[Tensor, dict[str, slice]]:
@@ -171,3 +197,6 @@ class FullySharded(DataParallel):
         """Let go of the gradients."""
         for parameter in self._named.values():
             parameter.grad = None
+
+    def align(self) -> None:
+        """Leave the shards as they are: no two ranks hold the same value."""

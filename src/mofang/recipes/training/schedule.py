@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mofang.domain.recipe import TrainingConfig
 from mofang.domain.scenario import Optimisation
 
 __all__ = ["Schedule"]
@@ -30,3 +31,25 @@ class Schedule:
     validate_every: int = 0
     save_every: int = 0
     fault_step: int | None = None  # after so many steps the last worker kills itself, once
+
+    @classmethod
+    def of(
+        cls, config: TrainingConfig, *, tokens: int, params: int, flops: float, fault_step: int | None = None
+    ) -> Schedule:
+        """Return what a configuration asks for."""
+        task = config.task
+        return cls(
+            steps=config.steps,
+            global_batch=task.global_batch,
+            accumulation=config.strategy.accumulation,
+            tokens=tokens,
+            params=params,
+            optimisation=task.optimisation,
+            flops=flops,
+            peak_flops=config.peak_flops,
+            seed=task.seed,
+            log_every=task.log_every,
+            validate_every=task.validate_every,
+            save_every=config.save_every,
+            fault_step=fault_step,
+        )
