@@ -12,6 +12,7 @@ __all__ = ["FaultHistory", "joined"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,8 @@ class FaultHistory:
 def joined(earlier: FaultHistory, later: FaultHistory) -> FaultHistory:
     """Return two parts of one history as one; units and places are told apart by their names.
 
-    A stay that had not ended with the earlier part ends there for a unit that the later part knows: that one says where the
-    unit is from then on.
+    A stay that had not ended with the earlier part ends there for a unit that the later part knows: that one says where
+    the unit is from then on.
     """
     units, unit = _merged(earlier.units, later.units)
     places, place = _merged(earlier.neighbourhoods, later.neighbourhoods)

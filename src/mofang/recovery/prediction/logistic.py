@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mofang.recovery.prediction.history import Floats
-from mofang.recovery.prediction.samples import Bools
+from mofang.recovery.prediction.history import Bools, Floats
 
 __all__ = ["RiskModel", "fit_risk"]
 

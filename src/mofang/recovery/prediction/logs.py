@@ -7,22 +7,19 @@ doi:10.1109/SC41405.2020.00045), and fatal messages with ``template, is_unique_f
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mofang.errors import DataError
 from mofang.recovery.prediction.history import FaultHistory, Floats, Ints
+from mofang.recovery.prediction.tables import Columns, one_with, read_tables
 
 __all__ = ["read_fault_logs"]
 
-Columns = Mapping[str, Sequence[Any]]
-
-_SECONDS = 86400.0
 _STEPFUN_NODES, _STEPFUN_NODE_DEVICES = 400, 8
 _QUIET_DAYS = 60.0  # a system whose last outage is older when the log ends was taken out of service after it
 _LOCATION = re.compile(r"c(?P<column>\d+)-(?P<row>\d+)c(?P<cage>\d)s(?P<slot>\d)n(?P<node>\d)")
@@ -36,50 +33,15 @@ def read_fault_logs(folder: Path) -> list[FaultHistory]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder", hint="give a folder of fault logs (CSV or Parquet)")
-    tables = {path.stem: _table(path) for path in sorted(folder.iterdir()) if path.suffix in {".csv", ".parquet"}}
+    tables = read_tables(folder)
     found = []
     for wanted, read in _FORMATS.items():
-        parts = [_only(tables, set(columns)) for columns in wanted]
+        parts = [one_with(tables, columns) for columns in wanted]
         if all(part is not None for part in parts):
             found.append(read(*parts))
     if not found:
         raise DataError(f"{folder} has no fault log of a known format", hint="known columns: start_day, end_day, node")
     return sorted(found, key=lambda history: history.name)
-
-
-def _only(tables: Mapping[str, Columns], wanted: set[str]) -> Columns | None:
-    return next((table for table in tables.values() if wanted <= set(table)), None)
-
-
-def _table(path: Path) -> Columns:
-    try:
-        if path.suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-            return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-        return _parquet(path)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint="is it a whole CSV or Parquet file?") from error
-
-
-def _parquet(path: Path) -> Columns:
-    try:
-        import pyarrow.parquet  # noqa: PLC0415 - an extra, and only Parquet files need it
-    except ImportError as error:
-        raise DataError(f"{path} is a Parquet file", hint="pip install 'mofang[predict]' to read it") from error
-    read = pyarrow.parquet.read_table(path)
-    return {name: _plain(read[name]) for name in read.column_names}
-
-
-def _plain(column: Any) -> Any:
-    import pyarrow  # noqa: PLC0415 - an extra, and only Parquet files need it
-
-    if pyarrow.types.is_timestamp(column.type):
-        days = column.cast(pyarrow.timestamp("us")).cast(pyarrow.int64()).to_numpy(zero_copy_only=False)
-        return (
-            np.where(np.isnan(days), np.nan, days / 1e6 / _SECONDS) if days.dtype.kind == "f" else days / 1e6 / _SECONDS
-        )
-    return column.to_pylist()
 
 
 def _codes(names: Sequence[str]) -> tuple[list[str], Ints]:
@@ -97,6 +59,8 @@ def _node_faults(table: Columns) -> FaultHistory:
         raise DataError(
             f"a row of the node faults is broken: {error}", hint="start_day and node are numbers"
         ) from error
+    if (node < 0).any():
+        raise DataError("a row of the node faults is broken: node is negative", hint="nodes are numbered from 0")
     many = max(_STEPFUN_NODES, int(node.max(initial=0)) + 1)
     begin, end = float(np.floor(day.min())), float(day.max())
     return FaultHistory(
@@ -121,39 +85,31 @@ def _node_faults(table: Columns) -> FaultHistory:
 
 def _outages(table: Columns) -> FaultHistory:
     """LANL: systems of ``n_nodes``; one is in service from its first outage to its last, or to the end of the log."""
-    known = [
-        place
-        for place, (node, many) in enumerate(zip(table["node"], table["n_nodes"], strict=True))
-        if node is not None and many
-    ]
-    system = np.array([int(table["system"][place]) for place in known])
-    node = np.array([int(table["node"][place]) for place in known])
+    known = [row for row, sizes in enumerate(zip(table["node"], table["n_nodes"], strict=True)) if None not in sizes]
+    number, node, size = (
+        np.array([int(table[name][row]) for row in known], dtype=np.int64) for name in ("system", "node", "n_nodes")
+    )
     day = np.asarray(table["ts"], dtype=np.float64)[known]
     end = float(day.max())
-    units: list[str] = []
-    columns: dict[str, list[float]] = {name: [] for name in ("system", "begin", "end", "procs", "memory")}
-    size = {
-        number: int(max(table["n_nodes"][known[row]] for row in np.flatnonzero(system == number)))
-        for number in np.unique(system)
-    }
-    for number, many in size.items():
-        rows = np.flatnonzero(system == number)
-        many = max(many, int(node[rows].max()) + 1)
-        last = float(day[rows].max())
-        units += [f"{number}-{index}" for index in range(many)]
-        sample = known[rows[-1]]
-        values = (
-            number,
-            float(day[rows].min()),
-            np.inf if end - last < _QUIET_DAYS else last,
-            table["procs_per_node"][sample],
-            table["mem"][sample],
+    kinds = {name: [float(table[name][row] or 0.0) for row in known] for name in ("procs_per_node", "mem")}
+    systems = []
+    for one in np.unique(number):
+        rows = np.flatnonzero(number == one)
+        system = _System(
+            number=int(one),
+            nodes=max(int(size[rows].max()), int(node[rows].max()) + 1),
+            first=float(day[rows].min()),
+            last=float(day[rows].max()),
+            processors=kinds["procs_per_node"][rows[-1]],
+            memory=kinds["mem"][rows[-1]],
         )
-        for name, value in zip(columns, values, strict=True):
-            columns[name] += [float(value or 0.0)] * many
-    index = {name: place for place, name in enumerate(units)}
-    systems, stay_system = _codes([name.split("-")[0] for name in units])
-    where = {name: place for place, name in enumerate(systems)}
+        systems.append(system)
+    start = np.cumsum([0, *(one.nodes for one in systems)])
+    place = np.searchsorted(np.unique(number), number)
+
+    def each(values: Sequence[float]) -> Floats:
+        return np.repeat(np.array(values, dtype=np.float64), [one.nodes for one in systems])
+
     return FaultHistory(
         name="lanl",
         task="outage of a node within 7 days",
@@ -161,22 +117,34 @@ def _outages(table: Columns) -> FaultHistory:
         step_days=7.0,
         begin=float(day.min()),
         end=end,
-        units=units,
-        neighbourhoods=systems,
-        stay_unit=np.arange(len(units)),
-        stay_neighbourhood=stay_system,
-        stay_begin=np.array(columns["begin"]),
-        stay_end=np.array(columns["end"]),
+        units=[f"{one.number}-{index}" for one in systems for index in range(one.nodes)],
+        neighbourhoods=[str(one.number) for one in systems],
+        stay_unit=np.arange(start[-1]),
+        stay_neighbourhood=each(range(len(systems))).astype(np.int64),
+        stay_begin=each([one.first for one in systems]),
+        stay_end=each([np.inf if end - one.last < _QUIET_DAYS else one.last for one in systems]),
         traits={
-            "procs": np.log2(np.maximum(np.array(columns["procs"]), 1.0)),
-            "memory": np.log2(np.maximum(np.array(columns["memory"]), 1.0)),
-            "first_node": np.array([float(name.endswith("-0")) for name in units]),
-            "size": np.log2(np.array([float(size[int(name.split("-")[0])]) for name in units])),
+            "processors": np.log2(np.maximum(each([one.processors for one in systems]), 1.0)),
+            "memory": np.log2(np.maximum(each([one.memory for one in systems]), 1.0)),
+            "first node": np.isin(np.arange(start[-1]), start[:-1]).astype(np.float64),  # it runs the services
+            "nodes": np.log2(each([one.nodes for one in systems])),
         },
-        event_unit=np.array([index[f"{a}-{b}"] for a, b in zip(system, node, strict=True)]),
-        event_neighbourhood=np.array([where[str(a)] for a in system]),
+        event_unit=start[place] + node,
+        event_neighbourhood=place,
         event_day=day,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _System:
+    """One system of LANL's: how many nodes of which kind, and the days of its first and last outage."""
+
+    number: int
+    nodes: int
+    first: float
+    last: float
+    processors: float  # of a node
+    memory: float  # of a node, GB
 
 
 def _device_events(events: Columns, stays: Columns) -> FaultHistory:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mofang.recovery.prediction.history import FaultHistory, Floats, Ints
+from mofang.recovery.prediction.history import Bools, FaultHistory, Floats, Ints
 
 __all__ = ["RULES", "Samples", "sampled"]
-
-Bools = NDArray[np.bool_]
 
 HALF_LIVES = (0.5, 2.0, 8.0, 50.0)  # horizons, over which a fault counts half
 _RECENT = 13.0  # horizons; a quarter of a year where a week is predicted
@@ -27,7 +25,7 @@ RULES = ("faults lately", "faults so far", "since the last fault")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Rows to predict. ``features`` has a column for each of ``names``; ``failed`` is what happened within the horizon."""
+    """Rows to predict: ``features`` has a column for each of ``names``, ``failed`` is what the horizon brought."""
 
     names: tuple[str, ...]
     unit: Ints
@@ -88,8 +86,7 @@ class _State:
         self.near = np.zeros((len(HALF_LIVES), groups))
         self.last = np.full(many, -np.inf)
         self.past = np.zeros(many)
-        self.first_seen = np.full(many, np.inf)
-        np.minimum.at(self.first_seen, history.stay_unit, history.stay_begin)
+        self.first_seen = _first_seen(history)
         self.move(day)
 
     def move(self, day: float) -> None:
@@ -118,8 +115,16 @@ def _names(history: FaultHistory) -> tuple[str, ...]:
 
 
 def _starts_differ(history: FaultHistory) -> bool:
-    """Whether time in service tells units apart: where all began together it is the calendar, which nobody can learn."""
-    return len(history.stay_begin) > 0 and bool(np.ptp(history.stay_begin) > 0)
+    """Whether time in service tells units apart: where all began together it is the calendar, of which none repeats."""
+    first = _first_seen(history)[history.stay_unit]
+    return len(first) > 0 and bool(np.ptp(first) > 0)
+
+
+def _first_seen(history: FaultHistory) -> Floats:
+    """Return the day from which each unit is known; infinite where it was never in service."""
+    first = np.full(len(history.units), np.inf)
+    np.minimum.at(first, history.stay_unit, history.stay_begin)
+    return first
 
 
 def _block(history: FaultHistory, state: _State, day: float) -> tuple[NDArray[np.generic], ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mofang.recovery.prediction.history import Floats, Ints
-from mofang.recovery.prediction.samples import Bools
+from mofang.recovery.prediction.history import Bools, Floats, Ints
 
 __all__ = ["auprc", "auroc", "calibration_error", "gain_interval"]
 
@@ -43,6 +42,8 @@ def gain_interval(
     failed: Bools, risk: Floats, trivial: Floats, unit: Ints, *, seed: int = 0, draws: int = 200
 ) -> tuple[float, float]:
     """Return the 95 % interval of the gain in AUPRC over the trivial rule: units are drawn with replacement."""
+    if not failed.any():
+        return float("nan"), float("nan")
     chance = np.random.default_rng(seed)
     order = np.argsort(unit, kind="stable")
     known, first, count = np.unique(unit[order], return_index=True, return_counts=True)

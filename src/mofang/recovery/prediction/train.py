@@ -1,4 +1,4 @@
-"""Fit the packaged risk models: ``python -m mofang.recovery.prediction.train [FOLDER]`` writes ``data/node_risk.json``."""
+"""Fit the packaged risk models: ``python -m mofang.recovery.prediction.train [FOLDER]`` writes data/node_risk.json."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Score node risk on fault logs, against rules that anybody would try first; a model never sees what it is scored on."""
+"""Score node risk on fault logs beside rules that anybody would try first; no model sees what it is scored on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from mofang.errors import DataError
 from mofang.recovery.prediction.history import FaultHistory, joined
 from mofang.recovery.prediction.logistic import RiskModel, fit_risk
 from mofang.recovery.prediction.packaged import PackagedRisk, packaged_risks
@@ -47,7 +48,15 @@ class FaultScore:
 
 
 def train_risk(samples: Samples) -> RiskModel:
-    """Fit the risk model to samples."""
+    """Fit the risk model to samples.
+
+    Raises:
+        DataError: none of them failed, or all did.
+    """
+    if not samples.failed.any() or samples.failed.all():
+        raise DataError(
+            "the logs to learn from are too short: no fault lies in them that had a before", hint="give more"
+        )
     return fit_risk(samples.names, samples.features, samples.failed, penalty=PENALTY)
 
 
@@ -56,32 +65,39 @@ def validate_faults(tested: Sequence[FaultHistory], trained: Sequence[FaultHisto
 
     Args:
         tested: the logs to score on.
-        trained: earlier logs of the same sets to fit to; what they tell is known when the later ones are predicted. None:
-            the packaged model scores what happened after the logs it was fitted to; of a log that ends before that, the
-            first 65 % of the faults fit a model and the rest are scored.
+        trained: earlier logs of the same sets to fit to; what they tell is known when later ones are predicted. None:
+            the packaged model scores what happened after the logs it was fitted to. Of a log that ends before that,
+            or that no earlier one goes with, the first 65 % of the faults fit a model, and the rest are scored.
+
+    Raises:
+        DataError: the logs to score end before those to train on, or what is known has no fault to learn from.
     """
     earlier = {history.name: history for history in trained or ()}
-    return [_scored(*case) for history in tested for case in _cases(history, earlier, trained is not None)]
+    packaged = {} if trained is not None else packaged_risks()
+    return [_scored(history, *_case(history, earlier.get(history.name), packaged)) for history in tested]
 
 
-def _cases(
-    history: FaultHistory, earlier: Mapping[str, FaultHistory], given: bool
-) -> Iterator[tuple[FaultHistory, RiskModel, int, Samples, str]]:
-    """Yield the model, the trivial rule's column and the samples to score."""
-    packaged = packaged_risks().get(history.name)
-    if given and history.name in earlier:
-        first = earlier[history.name]
-        known = sampled(first)
-        whole = joined(first, history) if history.end > first.end else history
-        yield history, train_risk(known), _rule(known), sampled(whole, after=max(first.end, history.begin)), "--train"
-    elif not given and packaged is not None and history.end > packaged.until + history.horizon_days:
-        scored = sampled(history, after=max(packaged.until, history.begin))
-        yield history, packaged.model, RULES.index(packaged.rule), scored, "the packaged logs"
-    elif not given:
-        cut = float(np.quantile(history.event_day, _EARLIER))
-        rows = sampled(history)
-        known = rows.where(rows.day < cut - history.lead_days - history.horizon_days)
-        yield history, train_risk(known), _rule(known), rows.where(rows.day >= cut), "the earlier part of the same log"
+def _case(
+    history: FaultHistory, earlier: FaultHistory | None, packaged: Mapping[str, PackagedRisk]
+) -> tuple[RiskModel, int, Samples, str]:
+    """Return the model, the trivial rule's column, the samples to score, and what the model was fitted to."""
+    if earlier is not None:
+        if history.end <= earlier.end:
+            raise DataError(
+                f"the {history.name} logs end on the day on which those to train on end, or before",
+                hint="give later logs to score than to train on",
+            )
+        known = sampled(earlier)
+        later = sampled(joined(earlier, history), after=max(earlier.end, history.begin))
+        return train_risk(known), _rule(known), later, "the earlier logs"
+    ready = packaged.get(history.name)
+    if ready is not None and history.end > ready.until + history.horizon_days:
+        later = sampled(history, after=max(ready.until, history.begin))
+        return ready.model, RULES.index(ready.rule), later, "the packaged logs"
+    cut = float(np.quantile(history.event_day, _EARLIER))
+    rows = sampled(history)
+    known = rows.where(rows.day < cut - history.lead_days - history.horizon_days)
+    return train_risk(known), _rule(known), rows.where(rows.day >= cut), "the earlier part of the same log"
 
 
 def _rule(samples: Samples) -> int:
