@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -e '.[train,serve,plot,nvidia,dev]'
+	$(BIN)/pip install --disable-pip-version-check -e '.[train,serve,plot,nvidia,predict,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

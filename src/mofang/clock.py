@@ -12,7 +12,10 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "new_token", "seeded", "utc_text"]
+__all__ = ["Chance", "Clock", "ManualClock", "SystemClock", "new_token", "seeded", "utc_text"]
+
+
+Chance = random.Random  # what :func:`seeded` returns; code that draws takes one as an argument
 
 
 class Clock(Protocol):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mofang.catalog.measurements import Loaded
     from mofang.matching.scores import Score
     from mofang.matching.validation import TrainingReport
+    from mofang.recovery.prediction import FaultScore
 
 __all__ = ["configure", "execute"]
 
@@ -29,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "else of its FLOP/s or MFU, as it counts FLOP.\nA row is never predicted by a fit that saw it: packaged "
         "measurements that are in the file too are left out."
     )
-    parser.add_argument("what", choices=("training", "inference"), help="which predictions")
-    parser.add_argument("path", type=Path, help="measurements: a CSV file, or a folder of them")
+    parser.add_argument("what", choices=("training", "inference", "faults"), help="which predictions")
+    parser.add_argument("path", type=Path, help="measurements: a CSV file, or a folder of them; fault logs: a folder")
     left_out = parser.add_mutually_exclusive_group()
     left_out.add_argument(
         "--leave-one-source-out",
@@ -46,12 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         const="publisher",
         help="the same with everything of the publisher left out (a source's id up to the first _ or -)",
     )
+    parser.add_argument(
+        "--train", type=Path, metavar="DIR", help="faults: earlier logs to fit to (default: the packaged models)"
+    )
     parser.add_argument("--groups", action="store_true", help="list the groups that differ only in their layout")
     add_output_option(parser)
     parser.epilog = examples(
         "mofang validate training my-runs.csv",
         "mofang validate training measurements.csv --leave-one-source-out -o json",
         "mofang validate inference serving.csv --leave-one-publisher-out",
+        "mofang validate faults later-logs/ --train earlier-logs/",
         exit_codes="0 scored, 1 there is nothing to score, or the file is no measurement file",
     )
 
@@ -62,6 +67,8 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.path}: no such file or folder", hint="give a CSV file of measurements, or a folder")
     if args.what == "training":
         _training(args)
+    elif args.what == "faults":
+        _faults(args)
     else:
         _inference(args)
     return 0
@@ -96,6 +103,20 @@ def _inference(args: argparse.Namespace) -> None:
         return
     _tell_broken(loaded)
     _print_inference(data)
+
+
+def _faults(args: argparse.Namespace) -> None:
+    from mofang.recovery.prediction import read_fault_logs, validate_faults  # noqa: PLC0415 - not needed for --help
+
+    if args.leave_out is not None:
+        raise UsageError("fault logs are split by time, not by source", hint="give earlier logs with --train")
+    note("reading the logs and fitting; it takes about a minute for a million unit-weeks")
+    trained = None if args.train is None else read_fault_logs(args.train)
+    scores = validate_faults(read_fault_logs(args.path), trained)
+    if args.output != "table":
+        emit({"sets": [one.to_data() for one in scores]}, args.output)
+        return
+    _print_faults(scores)
 
 
 def _broken(loaded: Loaded[Any]) -> list[dict[str, Any]]:
@@ -162,6 +183,44 @@ def _print_groups(report: TrainingReport) -> None:
         order = sorted(range(len(group.layouts)), key=lambda place: -group.measured[place])
         rows = [[group.layouts[at], f"{group.measured[at]:.4g}", f"{group.predicted[at]:.4g}"] for at in order]
         print_table(("LAYOUT", "MEASURED", "PREDICTED"), rows, title=group.what)
+
+
+def _print_faults(scores: Sequence[FaultScore]) -> None:
+    columns = (
+        "SET",
+        "ROWS",
+        "FAILING",
+        "AUPRC",
+        "TRIVIAL RULE",
+        "GAIN, 95 %",
+        "AUROC",
+        "CALIBRATION ERROR",
+        "FITTED ON",
+    )
+    rows = [
+        (
+            one.name,
+            f"{one.n:,}",
+            f"{one.base_rate:.2%}",
+            f"{one.auprc:.4f}",
+            f"{one.trivial_auprc:.4f} ({one.trivial_rule})",
+            f"{one.gain_95[0]:+.4f}..{one.gain_95[1]:+.4f}",
+            f"{one.auroc:.3f}",
+            f"{one.ece:.4f}",
+            one.fitted_on,
+        )
+        for one in scores
+    ]
+    print_table(columns, rows, title="faults")
+    for one in scores:
+        line(f"{one.name}: {one.task}: {_WORTH[one.pays, one.gain_95[1] < 0.0]}")
+
+
+_WORTH = {
+    (True, False): "predicting beats the trivial rule",
+    (False, False): "the interval includes no gain over the trivial rule",
+    (False, True): "predicting does not pay: the trivial rule is better",
+}
 
 
 def _print_inference(data: Mapping[str, Any]) -> None:
