@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from traceback import clear_frames
 from typing import TypeVar
 
@@ -159,7 +160,16 @@ def first_then_all(gate: Gate, worker: Worker, action: Callable[[], T]) -> T:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes used so far: on the accelerator, or resident in this process."""
+    """Return the most bytes used so far: on the accelerator, or in this process without the files that it maps.
+
+    Pages of files (libraries, data) can be given back and are shared by processes, so predictions leave them out too.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - _file_pages()
+
+
+def _file_pages() -> int:
+    """Return the resident bytes of mapped files (proc(5), RssFile)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:")), 0)
