@@ -12,38 +12,43 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from _gpt_runs import (
+    BF16_SHARE,
+    HEAD_DIMS,
+    bare_task,
+    cores_pool,
+    describe_model,
+    divisors,
+    draw_model,
+    start_workers,
+    step_flops,
+    write_text,
+)
 from mofang.clock import seeded
-from mofang.domain.codec import encode, from_data
-from mofang.domain.hardware import CPU, Accelerator, Link, Pool, Precision
-from mofang.domain.model import ModelArchitecture
+from mofang.domain.codec import from_data
+from mofang.domain.hardware import Pool, Precision
 from mofang.domain.plan import Plan
 from mofang.domain.rates import HostRates
 from mofang.domain.recipe import DeviceKind, GptConfig
-from mofang.domain.scenario import Pretrain, Scenario, StrategyChoice, TextData
+from mofang.domain.scenario import Pretrain, Scenario, StrategyChoice
 from mofang.domain.strategy import Recompute, Sharding
 from mofang.matching import match
-from mofang.units import Range
 
 SEED = 20261122
 LAYERS = (1, 6)
 HEADS = (2, 8)
-HEAD_DIMS = (32, 64)
-FFN_RATIOS = (2.0, 8 / 3, 4.0)
 VOCABULARIES = (256, 1024, 4096, 16384)
 SEQUENCES = (64, 128, 256, 512)
 MICRO_BATCHES = (1, 2, 4, 8)
 ACCUMULATIONS = (1, 2, 4)
 LAYOUTS = ((1, 1), (1, 2), (2, 1))  # workers, threads
-BF16_SHARE = 0.25
 # Redrawn beyond this work in a step, so that the whole benchmark takes minutes.
 MOST_FLOP = {Precision.FP32: 60e9, Precision.BF16: 1.5e9}
 STEPS, WARMUP = 9, 3
@@ -65,19 +70,15 @@ def draw(seed: int, count: int, data: Path, layouts: tuple[tuple[int, int], ...]
     found: list[Configuration] = []
     while len(found) < count:
         heads, head_dim = chance.randint(*HEADS), chance.choice(HEAD_DIMS)
-        hidden = heads * head_dim
-        kv_heads = chance.choice([size for size in range(1, heads + 1) if heads % size == 0])
-        sequence = chance.choice(SEQUENCES)
-        model = ModelArchitecture(
-            name="drawn",
-            layers=chance.randint(*LAYERS),
-            hidden=hidden,
+        kv_heads, sequence = chance.choice(divisors(heads)), chance.choice(SEQUENCES)
+        model = draw_model(
+            chance,
             heads=heads,
             kv_heads=kv_heads,
-            ffn=int(hidden * chance.choice(FFN_RATIOS)) // 32 * 32,
-            vocab=chance.choice(VOCABULARIES),
             head_dim=head_dim,
-            max_sequence=sequence,
+            sequence=sequence,
+            layers=LAYERS,
+            vocabularies=VOCABULARIES,
         )
         workers, threads = chance.choice(layouts)
         micro_batch, accumulation = chance.choice(MICRO_BATCHES), chance.choice(ACCUMULATIONS)
@@ -90,20 +91,9 @@ def draw(seed: int, count: int, data: Path, layouts: tuple[tuple[int, int], ...]
             micro_batch=micro_batch,
         )
         batch = micro_batch * accumulation * workers
-        if model.train_flops_per_token(sequence) * batch * sequence > MOST_FLOP[choice.precision]:
-            continue
-        task = Pretrain(
-            model=model,
-            data=TextData(paths=(str(data),)),
-            sequence=sequence,
-            global_batch=batch,
-            steps=STEPS,
-            strategy=choice,
-            checkpoint_every_steps=0,
-            validate_every=0,
-            sample_tokens=0,
-        )
-        found.append(Configuration(task, workers, threads))
+        task = bare_task(model, data, global_batch=batch, steps=STEPS, strategy=choice)
+        if step_flops(task) <= MOST_FLOP[choice.precision]:
+            found.append(Configuration(task, workers, threads))
     return found
 
 
@@ -120,23 +110,6 @@ def probe() -> HostRates:
     raise SystemExit("the probe failed")
 
 
-def local_pool(rates: HostRates) -> Pool:
-    """Return this machine's cores as matching sees them."""
-    cores = int(rates.facts["cores"])
-    cpu = Accelerator(name=CPU, vendor="", memory_bytes=0, memory_bandwidth=0.0, peak_flops={})
-    link = Link(latency_s=0.0, bandwidth=1e9)
-    return Pool(
-        cluster="local",
-        accelerator=cpu,
-        devices_per_node=cores,
-        counts=Range(1, cores),
-        intra=link,
-        inter=link,
-        node_memory_bytes=int(rates.facts["memory_bytes"]),
-        rates=rates,
-    )
-
-
 def predict(configuration: Configuration, pool: Pool) -> Plan:
     """Return the plan of a configuration, in which everything is fixed."""
     result = match(Scenario(name="benchmark", task=configuration.task), [pool], num_plans=1)
@@ -145,51 +118,17 @@ def predict(configuration: Configuration, pool: Pool) -> Plan:
     return result.plans[0]
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def measure(configuration: Configuration, plan: Plan) -> list[float]:
     """Run the recipe and return the seconds of its steps after the warm-up."""
-    task = replace(configuration.task, model=configuration.task.model)
     config = GptConfig(
-        task=task,
+        task=configuration.task,
         strategy=plan.strategy,
         steps=STEPS,
         peak_flops=plan.estimate.peak_flops,
         device=DeviceKind.CPU,
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("spool", "heartbeat"):
-            Path(folder, name).mkdir()
-        path = Path(folder, "recipe.json")
-        path.write_text(encode(config))
-        common = os.environ | {
-            "WORLD_SIZE": str(plan.workers),
-            "LOCAL_WORLD_SIZE": str(plan.workers),
-            "NODE_RANK": "0",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-            "OMP_NUM_THREADS": str(plan.strategy.threads),
-            "MOFANG_JOB": "benchmark",
-            "MOFANG_ATTEMPT": "1",
-            "MOFANG_GENERATION": "1",
-            "MOFANG_ATTEMPT_DIR": folder,
-            "MOFANG_DATA_DIR": folder,
-        }
-        command = [sys.executable, "-m", "mofang.recipes.gpt", "--config", str(path)]
-        workers = [
-            subprocess.Popen(
-                command,
-                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(plan.workers)
-        ]
+        workers = start_workers(config, Path(folder))
         errors = [worker.communicate(timeout=300)[1] for worker in workers]
         if any(worker.returncode for worker in workers):
             raise SystemExit(f"the recipe failed: {errors}")
@@ -200,12 +139,11 @@ def measure(configuration: Configuration, plan: Plan) -> list[float]:
 
 def describe(configuration: Configuration) -> str:
     """Return a configuration on one line."""
-    model, choice = configuration.task.model, configuration.task.strategy
+    choice = configuration.task.strategy
     sharding = choice.sharding.value if choice.sharding else "-"
     accumulation = configuration.task.global_batch // (choice.micro_batch * configuration.workers)
     return (
-        f"L{model.layers} h{model.hidden} {model.heads}/{model.kv_heads} f{model.ffn} v{model.vocab} "
-        f"s{configuration.task.sequence} mb{choice.micro_batch}x{accumulation} "
+        f"{describe_model(configuration.task.model)} mb{choice.micro_batch}x{accumulation} "
         f"{configuration.workers}x{configuration.threads} {sharding} {choice.precision.value} {choice.recompute.value}"
     )
 
@@ -228,12 +166,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     rates = probe()
-    pool = local_pool(rates)
+    pool = cores_pool(rates, cores=int(rates.facts["cores"]), memory_bytes=int(rates.facts["memory_bytes"]))
     layouts = tuple(pair for pair in LAYOUTS if pair[0] * pair[1] <= pool.devices_per_node)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder, "text.txt")
-        text.write_bytes(bytes(seeded(options.seed).choices(range(97, 123), k=400_000)))
+        text = write_text(Path(folder), options.seed)
         print(f"probed in {rates.seconds:.0f} s; seed {options.seed}; {options.configs} configurations")
         print(f"{'configuration':<78} {'predicted':>10} {'measured':>10} {'error':>7} {'naive':>7} {'again':>7}")
         for index, configuration in enumerate(draw(options.seed, options.configs, text, layouts)):
@@ -242,9 +179,7 @@ def main() -> None:
             times = measure(configuration, plan)
             measured = statistics.median(times)
             again = statistics.median(measure(configuration, plan)) if index < options.repeats else None
-            task = configuration.task
-            flops = task.model.train_flops_per_token(task.sequence) * task.global_batch * task.sequence
-            naive = flops / (estimate.peak_flops * BASELINE_MFU)
+            naive = step_flops(configuration.task) / (estimate.peak_flops * BASELINE_MFU)
             row = {
                 "configuration": describe(configuration),
                 "predicted_s": estimate.step_time_s,

@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 
 import memory_limit
+from _gpt_runs import write_text
 from mofang.clock import seeded
 from mofang.domain.codec import from_data, to_data
 from mofang.domain.rates import HostRates
@@ -46,7 +47,7 @@ def measure(path: Path, seed: int, count: int, only: Sharding | None) -> None:
     """Append what each drawn setting holds; ``only`` leaves the others out."""
     pool = memory_limit.this_pool()
     with tempfile.TemporaryDirectory() as folder, path.open("a", encoding="utf-8") as out:
-        text = memory_limit.write_text(Path(folder), seed)
+        text = write_text(Path(folder), seed)
         for setting in memory_limit.draw(seed, count, text, pool, least=0.0):
             if only not in {None, setting.strategy.sharding}:
                 continue

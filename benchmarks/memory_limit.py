@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,30 +27,35 @@ from pathlib import Path
 
 import numpy as np
 
+from _gpt_runs import (
+    BF16_SHARE,
+    HEAD_DIMS,
+    bare_task,
+    cores_pool,
+    describe_model,
+    draw_model,
+    start_workers,
+    step_flops,
+    write_text,
+)
 from mofang.clock import SystemClock, seeded
-from mofang.domain.codec import encode
-from mofang.domain.hardware import CPU, Accelerator, Link, Pool, Precision
-from mofang.domain.model import ModelArchitecture
+from mofang.domain.hardware import Pool, Precision
 from mofang.domain.rates import HostRates
 from mofang.domain.recipe import DeviceKind, GptConfig
-from mofang.domain.scenario import Pretrain, TextData
+from mofang.domain.scenario import Pretrain
 from mofang.domain.strategy import Method, Offload, Parallelism, Recompute, Sharding, Strategy
 from mofang.matching.candidates import METHODS, OFFLOADS, PRECISIONS, RECOMPUTES, SHARDINGS, Candidates
 from mofang.matching.memory import host_bytes, memory_parts
 from mofang.matching.work import work_of
-from mofang.units import Range
 
 SEED = 20261122
 COUNT = 40
 LAYERS = (1, 10)
 HEADS = (2, 12)
-HEAD_DIMS = (32, 64)
-FFN_RATIOS = (2.0, 8 / 3, 4.0)
 VOCABULARIES = (256, 1024, 4096, 16384, 32768, 65536)
 SEQUENCES = (64, 128, 256, 512, 1024)
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 ACCUMULATIONS = (1, 2)
-BF16_SHARE = 0.25
 # Redrawn beyond this work in a step, so that the whole benchmark takes minutes, and outside these needs.
 MOST_FLOP = {Precision.FP32: 30e9, Precision.BF16: 3e9}
 LEAST_NEED, MOST_NEED = 0.6 * 2**30, 2.6 * 2**30
@@ -89,19 +93,11 @@ def draw(seed: int, count: int, data: Path, pool: Pool, least: float = LEAST_NEE
     found: list[Setting] = []
     while len(found) < count:
         heads, head_dim = chance.randint(*HEADS), chance.choice(HEAD_DIMS)
-        hidden, sequence = heads * head_dim, chance.choice(SEQUENCES)
-        model = ModelArchitecture(
-            name="drawn",
-            layers=chance.randint(*LAYERS),
-            hidden=hidden,
-            heads=heads,
-            kv_heads=chance.choice([size for size in range(1, heads + 1) if heads % size == 0]),
-            ffn=int(hidden * chance.choice(FFN_RATIOS)) // 32 * 32,
-            vocab=chance.choice(VOCABULARIES),
-            head_dim=head_dim,
-            max_sequence=sequence,
-            tied_embeddings=chance.random() < 0.5,
+        sequence = chance.choice(SEQUENCES)
+        model = draw_model(
+            chance, heads=heads, head_dim=head_dim, sequence=sequence, layers=LAYERS, vocabularies=VOCABULARIES
         )
+        model = replace(model, tied_embeddings=chance.random() < 0.5)
         workers = chance.choice((1, 2))
         strategy = Strategy(
             parallelism=Parallelism(dp=workers),
@@ -112,30 +108,13 @@ def draw(seed: int, count: int, data: Path, pool: Pool, least: float = LEAST_NEE
             accumulation=chance.choice(ACCUMULATIONS),
         )
         around = chance.uniform(*AROUND)
-        batch = strategy.global_batch
-        if model.train_flops_per_token(sequence) * batch * sequence > MOST_FLOP[strategy.precision]:
+        task = bare_task(model, data, global_batch=strategy.global_batch, steps=STEPS)
+        if step_flops(task) > MOST_FLOP[strategy.precision]:
             continue
-        task = Pretrain(
-            model=model,
-            data=TextData(paths=(str(data),)),
-            sequence=sequence,
-            global_batch=batch,
-            steps=STEPS,
-            checkpoint_every_steps=0,
-            validate_every=0,
-            sample_tokens=0,
-        )
         setting = predict(task, strategy, pool)
         if least <= setting.need <= MOST_NEED:
             found.append(replace(setting, cap=int(setting.need / around)))
     return found
-
-
-def write_text(folder: Path, seed: int) -> Path:
-    """Write letters to train on."""
-    text = folder / "text.txt"
-    text.write_bytes(bytes(seeded(seed).choices(range(97, 123), k=400_000)))
-    return text
 
 
 def predict(task: Pretrain, strategy: Strategy, pool: Pool) -> Setting:
@@ -187,17 +166,7 @@ def this_pool() -> Pool:
         collectives=(),
         worker_memory_bytes=int(done.stdout),
     )
-    link = Link(latency_s=0.0, bandwidth=1e9)
-    return Pool(
-        cluster="local",
-        accelerator=Accelerator(name=CPU, vendor="", memory_bytes=0, memory_bandwidth=0.0, peak_flops={}),
-        devices_per_node=2,
-        counts=Range(1, 2),
-        intra=link,
-        inter=link,
-        node_memory_bytes=0,
-        rates=rates,
-    )
+    return cores_pool(rates, cores=2, memory_bytes=0)
 
 
 class Cap:
@@ -268,13 +237,10 @@ def capped(limit: int) -> Iterator[Cap]:
 def run(setting: Setting, cap_bytes: int) -> Run:
     """Run the recipe under a cap to the end, or until the kernel kills a worker."""
     with tempfile.TemporaryDirectory() as folder, capped(cap_bytes) as cap:
-        for name in ("spool", "heartbeat"):
-            Path(folder, name).mkdir()
         config = GptConfig(task=setting.task, strategy=setting.strategy, steps=STEPS, device=DeviceKind.CPU)
-        Path(folder, "recipe.json").write_text(encode(config))
         clock = SystemClock()
         started = clock.monotonic()
-        workers = _start(setting.strategy.parallelism.world_size, Path(folder), cap)
+        workers = start_workers(config, Path(folder), before=cap.enter)
         peak, done = _Peak(cap), False
         try:
             peak.start()
@@ -324,45 +290,12 @@ class _Peak(threading.Thread):
         self.join()
 
 
-def _start(world_size: int, folder: Path, cap: Cap) -> list[subprocess.Popen[str]]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
-    common = os.environ | {
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "NODE_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "MOFANG_JOB": "benchmark",
-        "MOFANG_ATTEMPT": "1",
-        "MOFANG_GENERATION": "1",
-        "MOFANG_ATTEMPT_DIR": str(folder),
-        "MOFANG_DATA_DIR": str(folder),
-    }
-    command = [sys.executable, "-m", "mofang.recipes.gpt", "--config", str(folder / "recipe.json")]
-    return [
-        subprocess.Popen(
-            command,
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=cap.enter,  # noqa: PLW1509 - the thread that watches is started later
-        )
-        for rank in range(world_size)
-    ]
-
-
 def describe(setting: Setting) -> str:
     """Return a setting on one line."""
-    model, cut = setting.task.model, setting.strategy
+    cut = setting.strategy
     return (
-        f"L{model.layers} h{model.hidden} {model.heads}/{model.kv_heads} f{model.ffn} "
-        f"v{model.vocab}{'t' if model.tied_embeddings else ''} s{setting.task.sequence} "
-        f"mb{cut.micro_batch}x{cut.accumulation} {cut.parallelism.dp} {cut.sharding.value} "
-        f"{cut.precision.value} {cut.recompute.value}"
+        f"{describe_model(setting.task.model)} mb{cut.micro_batch}x{cut.accumulation} {cut.parallelism.dp} "
+        f"{cut.sharding.value} {cut.precision.value} {cut.recompute.value}"
     )
 
 

@@ -9,12 +9,12 @@ Example:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mofang.backends.memory import MemoryBackend, Run, Script
-from mofang.clock import ManualClock
+from mofang.clock import ManualClock, SystemClock
 from mofang.domain.hardware import CPU, Cluster, Device, Fleet, Node
 from mofang.domain.job import Allocation, Attempt, Job, NodeDevices
 from mofang.domain.launch import LaunchSpec, NodeLaunch
@@ -36,7 +36,12 @@ __all__ = [
     "a_scenario",
     "an_attempt",
     "simple_launch",
+    "until",
 ]
+
+T = TypeVar("T")
+
+_LOOK_AGAIN_S = 0.02
 
 
 def a_node(name: str = "node-0", *, cluster: str = "memory", cores: int = 4, memory_bytes: int = 16 * 10**9) -> Node:
@@ -210,3 +215,18 @@ def simple_launch(
         wake=wake,
         wake_socket=wake_socket,
     )
+
+
+def until(condition: Callable[[], T], *, patience_s: float = 180.0) -> T:
+    """Return what a condition returns, once that is true.
+
+    Raises:
+        AssertionError: it is not in time.
+    """
+    clock = SystemClock()
+    give_up = clock.monotonic() + patience_s
+    while clock.monotonic() < give_up:
+        if found := condition():
+            return found
+        clock.sleep(_LOOK_AGAIN_S)
+    raise AssertionError(f"it did not happen in {patience_s:.0f} s")

@@ -23,21 +23,9 @@ from mofang.domain.job import JobState
 from mofang.domain.rates import HostRates
 from mofang.domain.scenario import Environment, Secret
 from mofang.errors import InfeasibleError, MofangError, NotFoundError, UsageError
-from mofang.testing import a_plan, a_scenario
-
-PATIENCE_S = 60.0
+from mofang.testing import a_plan, a_scenario, until
 
 Start = Callable[..., subprocess.Popen[str]]
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
 
 
 def answers(home: Path) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +12,9 @@ import pytest
 from mofang.client import Client
 from mofang.domain.job import JobState
 from mofang.errors import MofangError
-from mofang.testing import a_scenario
+from mofang.testing import a_scenario, until
 
 pytestmark = pytest.mark.serial
-
-PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    with Client(tmp_path) as client:
-        for row in client.jobs(["waiting", "running", "stopping"]):
-            client.stop(row["id"])
-        until(lambda: not client.jobs(["waiting", "running", "stopping"]))
-        client.shutdown()
 
 
 def submit(client: Client, name: str, program: str) -> str:

@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from mofang.domain.scenario import (
 from mofang.domain.strategy import Strategy
 from mofang.report import write_report
 from mofang.spec.plan_file import plan_to_yaml
-from mofang.testing import a_digit_set, a_model_folder
+from mofang.testing import a_digit_set, a_model_folder, until
 
 for needed in ("torch", "PIL", "transformers"):
     pytest.importorskip(needed)
@@ -51,26 +50,6 @@ pytestmark = [pytest.mark.serial, pytest.mark.timeout(400)]
 PATIENCE_S = 180.0
 LIVE = ["waiting", "running", "stopping"]
 PLACE = Placement(cluster="local", accelerator=CPU, num_devices=1, num_nodes=1)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "home"
-    with Client(tmp_path / "home") as client:
-        for row in client.jobs(LIVE):
-            client.stop(row["id"])
-        until(lambda: not client.jobs(LIVE))
-        client.shutdown()
 
 
 def told(client: Client, job_id: str, *kinds: EventKind) -> list[Any]:

@@ -54,6 +54,23 @@ def plan(framework, *, devices=64, nodes=8, accelerator="NVIDIA H100-SXM-80GB", 
     )
 
 
+TUNED = Finetune(
+    model=CATALOG.model("Llama-3.1-8B"),
+    model_path="/models/m",
+    data=TEXT,
+    sequence=4096,
+    global_batch=32,
+    steps=100,
+)
+# What the plans of DeepSpeed have in common: ZeRO-3 with recomputation on one server.
+DEEPSPEED = {
+    "devices": 8,
+    "nodes": 1,
+    "sharding": Sharding.FSDP,
+    "precision": Precision.BF16,
+    "recompute": Recompute.FULL,
+    "accumulation": 4,
+}
 TRAINING = {
     "megatron-dense": (
         pretrain("Llama-3.1-405B"),
@@ -107,14 +124,7 @@ TRAINING = {
         ),
     ),
     "mindspeed-lora": (
-        Finetune(
-            model=CATALOG.model("Llama-3.1-8B"),
-            model_path="/models/m",
-            data=TEXT,
-            sequence=4096,
-            global_batch=32,
-            steps=100,
-        ),
+        TUNED,
         plan(
             "mindspeed",
             devices=8,
@@ -128,36 +138,11 @@ TRAINING = {
     ),
     "deepspeed": (
         pretrain("Llama-3.1-8B", sequence=4096, global_batch=32),
-        plan(
-            "deepspeed",
-            devices=8,
-            nodes=1,
-            sharding=Sharding.FSDP,
-            precision=Precision.BF16,
-            recompute=Recompute.FULL,
-            accumulation=4,
-            offload=Offload.OPTIMIZER,
-        ),
+        plan("deepspeed", offload=Offload.OPTIMIZER, **DEEPSPEED),
     ),
     "trl-lora": (
-        Finetune(
-            model=CATALOG.model("Llama-3.1-8B"),
-            model_path="/models/m",
-            data=TEXT,
-            sequence=4096,
-            global_batch=32,
-            steps=100,
-        ),
-        plan(
-            "deepspeed",
-            devices=8,
-            nodes=1,
-            sharding=Sharding.FSDP,
-            precision=Precision.BF16,
-            recompute=Recompute.FULL,
-            accumulation=4,
-            method=Method.LORA,
-        ),
+        TUNED,
+        plan("deepspeed", method=Method.LORA, **DEEPSPEED),
     ),
 }
 

@@ -102,13 +102,14 @@ def test_bounds_are_never_above_what_they_bound(seed: int, chip: Accelerator, h1
             rows = chance.integers(0, len(one.layouts), 40)
             pairs = one.crossed(rows, np.arange(len(one.ways)))
             total = evaluate(unit, one.take(*pairs)).totals
-            least = bounds(unit, one).candidates(rows)
+            found = bounds(unit, one)
+            least = found.candidates(rows)
             for bound, actual in ((least.pace, total.pace), (least.cost, total.cost), (least.energy, total.energy_j)):
                 if actual is not None:
                     assert (bound.ravel() <= actual * (1 + 1e-9)).all()
             assert (least_of_all.pace <= total.pace * (1 + 1e-9)).all()
             assert (least_of_all.energy <= total.energy_j * (1 + 1e-9)).all()
-            by_layout = bounds(unit, one).layouts().pace[rows]
+            by_layout = found.layouts().pace[rows]
             assert (by_layout[:, None] <= least.pace * (1 + 1e-12)).all()
 
 

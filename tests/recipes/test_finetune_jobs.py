@@ -7,10 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,11 +17,9 @@ from mofang.domain.job import JobState
 from mofang.domain.strategy import Method
 from mofang.errors import SpecError
 from mofang.spec.job_file import load_job_file
-from mofang.testing import a_model_folder
+from mofang.testing import a_model_folder, until
 
 pytestmark = pytest.mark.serial
-
-PATIENCE_S = 150.0
 
 JOB = """\
 kind: {kind}
@@ -34,28 +29,6 @@ train: {{sequence: 64, global_batch: 8, steps: {steps}, lr: {lr}, checkpoint_eve
 strategy: {{workers: {workers}, threads: 1}}
 resources: {{devices: "cpu:{workers}"}}
 """
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    home = tmp_path / "home"
-    home.mkdir()
-    yield home
-    with Client(home) as client:
-        for row in client.jobs(["waiting", "running", "stopping"]):
-            client.stop(row["id"])
-        until(lambda: not client.jobs(["waiting", "running", "stopping"]))
-        client.shutdown()
 
 
 @pytest.fixture
@@ -92,7 +65,7 @@ def mofang(home: Path, *words: str) -> str:
 
 def test_a_lora_job_learns_survives_a_kill_and_leaves_an_adapter(home: Path, folder: Path) -> None:
     with Client.connect(home) as client:
-        job_id = submit(client, folder, kind="lora", lr="1e-2", workers=2, steps=150)
+        job_id = submit(client, folder, kind="lora", lr="1e-2", workers=2, steps=40)
         spool = home / "runs" / job_id / "attempt-0001" / "spool" / "r0000-g0001.jsonl"
         [started] = until(lambda: client.events(job_id, kinds=["generation-started"])[0])
         until(lambda: spool.exists() and '"step":8,' in spool.read_text())

@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from mofang.domain.strategy import Sharding
+from mofang.domain.codec import encode
+from mofang.domain.scenario import Optimisation
+from mofang.domain.strategy import Recompute, Sharding
 
 pytestmark = pytest.mark.serial
 
@@ -62,6 +64,51 @@ def test_text_that_vanished_is_one_clear_line(runs, make_config, text):
         f"DataError: {text} does not exist (is the path right? it counts from the job file's folder)\n"
     )
     assert "Traceback" not in outcome.errors[1]
+
+
+_THREADS = """
+import sys
+from pathlib import Path
+from mofang.clock import SystemClock
+from mofang.domain.codec import decode
+from mofang.domain.recipe import GptConfig
+from mofang.errors import JobFailedError
+from mofang.recipes.gpt import main
+from mofang.recovery.worker import Worker
+
+def of_the_group():
+    return [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text().strip())]
+
+def build(*values):
+    assert of_the_group()
+    return real(*values)
+
+real, main.build = main.build, build
+try:
+    main.run(decode(GptConfig, Path(sys.argv[1]).read_bytes()), Worker.from_environment(), SystemClock())
+except JobFailedError as error:
+    assert "learning rate" in error.hint
+    assert sys.argv[2] == "fails"
+else:
+    assert sys.argv[2] == "ends"
+assert not of_the_group(), of_the_group()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sharding", "how"), [(Sharding.DDP, "ends"), (Sharding.FSDP, "ends"), (Sharding.FSDP, "fails")]
+)
+def test_no_thread_of_the_process_group_outlives_the_run(runs, make_config, sharding, how):
+    """Such a thread aborts the process ("terminate called") if it drops a tensor while the interpreter is torn down."""
+    settings = Optimisation(lr=1e30 if how == "fails" else 1e-3, warmup_steps=0)
+    config = make_config(
+        workers=2, steps=3, sharding=sharding, strategy={"recompute": Recompute.FULL}, optimisation=settings
+    )
+    recipe, script = runs.folder / "recipe.json", runs.folder / "threads.py"
+    recipe.write_text(encode(config))
+    script.write_text(_THREADS)
+    outcome = runs.finish(runs.start_script(script, str(recipe), how, world_size=2))
+    assert outcome.codes == [0, 0], outcome.errors
 
 
 _AVERAGE = """

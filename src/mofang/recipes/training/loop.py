@@ -48,6 +48,16 @@ class _Progress:
     validation: dict[str, float] = field(default_factory=dict)  # what else the last one measured
 
 
+@dataclass(slots=True)
+class _Stop:
+    """Whether this rank was asked to stop; apart from the trainer, which the signal's handler must not keep alive."""
+
+    asked: bool = False
+
+    def ask(self, _signal: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
 class Trainer:
     """One rank's training, from wherever the last checkpoint left it to the last step."""
 
@@ -67,7 +77,7 @@ class Trainer:
         self._examination = examination or Examination(names=(), measure=self._model)
         self._progress = _Progress()
         self._unlogged: list[float] = []
-        self._stop_asked = False
+        self._stop = _Stop()
 
     def resume(self) -> bool:
         """Go on from the last checkpoint; return whether there was one."""
@@ -90,7 +100,7 @@ class Trainer:
             JobFailedError: the loss is not finite any more.
             SystemExit: with code 143 after SIGTERM, once the state is saved.
         """
-        previous = signal.signal(signal.SIGTERM, self._ask_stop)
+        previous = signal.signal(signal.SIGTERM, self._stop.ask)
         self._reporter.phase("train", self._progress.step, self._schedule.steps)
         while self._progress.step < self._schedule.steps:
             self._fault()
@@ -109,9 +119,6 @@ class Trainer:
             tokens=progress.step * self._schedule.tokens,
             params=self._schedule.params,
         )
-
-    def _ask_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stop_asked = True
 
     def _fault(self) -> None:
         """Die where the demonstration wants it, once."""
@@ -156,8 +163,8 @@ class Trainer:
     def _agree(self, loss: float) -> tuple[float, bool]:
         """Return the mean loss over ranks, and whether any rank was asked to stop."""
         if self._worker.world_size == 1:
-            return loss, self._stop_asked
-        both = torch.tensor([loss, float(self._stop_asked)], dtype=torch.float64)
+            return loss, self._stop.asked
+        both = torch.tensor([loss, float(self._stop.asked)], dtype=torch.float64)
         distributed.all_reduce(both)
         total, stops = both.tolist()
         return total / self._worker.world_size, stops > 0
