@@ -22,6 +22,10 @@ def test_the_order_of_an_epoch_is_a_permutation(size, key):
     assert sorted(permuted(index, size, key) for index in range(size)) == list(range(size))
 
 
+def test_tokens_beyond_the_bytes_say_nothing():
+    assert ByteTokenizer().decode([104, 16383, 105, 256]) == "hi"
+
+
 def test_epochs_and_seeds_give_different_orders():
     split = Split(train=100_000, total=100_000, sequence=32, seed=0)
     first = [split.train_start(index) for index in range(200)]

@@ -53,8 +53,8 @@ class ByteTokenizer(Tokenizer):
         return np.frombuffer(text.encode(), dtype=np.uint8)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the bytes as UTF-8."""
-        return bytes(tokens).decode("utf-8", errors="replace")
+        """Return the bytes as UTF-8; a model may know more tokens than there are bytes, and those say nothing."""
+        return bytes(token for token in tokens if token < self.vocab).decode("utf-8", errors="replace")
 
 
 class FileTokenizer(Tokenizer):
