@@ -26,13 +26,22 @@ class EventKind(StrEnum):
     WORKER_EXITED = "worker-exited"  # rank, exit_code, signal, message
     HANG_DETECTED = "hang-detected"  # rank, silent_s, step
     GENERATION_ENDED = "generation-ended"  # reason, message, step
+    STRAGGLER_DETECTED = "straggler-detected"  # rank, node, ratio (its compute time by the others' median), step
+    MEMBERS_CHANGED = "members-changed"  # nodes (in use), spares, workers, message
+    RISK = "risk"  # node, probability, horizon_s, cause (what weighs most), snapshot (whether one was asked for)
+    REPLICATED = "replicated"  # node (to which), step, bytes, seconds
+    STANDBY = "standby"  # node, ready, seconds (until it was), message
     OUTCOME = "outcome"  # reason, message: the agent's last word on the attempt
     # a worker (source "r0000")
     PHASE = "phase"  # name (data, build, load, train, validate, sample, export), done, total, detail
     STEP = "step"  # step, loss, lr, grad_norm, step_time_s, tokens_per_s, mfu, memory_bytes
     VALIDATION = "validation"  # step, loss, and what else the recipe measures (accuracy)
     CHECKPOINT_SAVED = "checkpoint-saved"  # step, bytes, seconds
-    CHECKPOINT_LOADED = "checkpoint-loaded"  # step, seconds, path
+    SNAPSHOT = "snapshot"  # step (the newest), count, bytes, stall_s (all since the last such event), every_steps
+    SNAPSHOTS_OFF = "snapshots-off"  # message: why there is no tier in memory
+    ROLLED_BACK = "rolled-back"  # step, to, why, skipped
+    CORRUPTION_DETECTED = "corruption-detected"  # step, ranks, what
+    CHECKPOINT_LOADED = "checkpoint-loaded"  # step, seconds, path, tier (memory, peer, disk)
     CHECKPOINT_REFUSED = "checkpoint-refused"  # path, message
     CHECKPOINT_FAILED = "checkpoint-failed"  # step, message
     FAULT_INJECTED = "fault-injected"  # step, rank, what

@@ -13,7 +13,7 @@ __all__ = ["LaunchSpec", "NodeLaunch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLaunch:
-    """One node's part of an attempt: its workers and the devices they share."""
+    """One node's part of an attempt: its workers and the devices they share. Spare nodes come last."""
 
     node: str
     address: str
@@ -21,6 +21,8 @@ class NodeLaunch:
     accelerator: str
     device_indices: tuple[int, ...]
     workers: int
+    domain: str = ""  # what it fails together with: its rack or switch; "" where that is unknown
+    spare: bool = False  # takes part only once another node is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class LaunchSpec:
     workdir: str | None = None  # where workers start; None: the attempt directory
     restart: RestartPolicy = RestartPolicy()
     grace_s: float = 10.0
+    standby: bool = True  # keep a process on every node that has loaded the program's libraries, to fork workers from
     wake: tuple[str, ...] = ()  # the agent executes this when it finds no controller alive
     wake_socket: str = ""  # where a live controller listens
 

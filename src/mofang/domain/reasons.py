@@ -37,6 +37,13 @@ class Reason(StrEnum):
     WORKER_KILLED = "worker-killed"  # a worker was killed by a signal
     HANG = "hang"  # no progress for longer than allowed
     NODE_LOST = "node-lost"  # a node stopped answering
+    STRAGGLER = "straggler"  # one rank held all others back
+    DEVICE_MEMORY = "device-memory"  # the device ran out of memory
+    DEVICE_ERROR = "device-error"  # the device or its driver failed (XID, ECC, a fallen bus)
+    COLLECTIVE = "collective-error"  # ranks lost each other: NCCL or gloo said so
+    CORRUPTION = "silent-corruption"  # ranks that must hold the same values do not
+    NOT_FINITE = "not-finite"  # the loss is not a number any more
+    RESIZED = "resized"  # nodes were lost or came back: training goes on with others
     AGENT_LOST = "agent-lost"  # the agent died
     COMMAND_NOT_FOUND = "command-not-found"  # the program does not exist or cannot be executed
     DISK_FULL = "disk-full"

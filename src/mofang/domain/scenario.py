@@ -109,11 +109,17 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """When to go on: ``same_failure`` failures alike at the same step end the job; ``max_restarts`` None: no limit."""
+    """When to go on: ``same_failure`` failures alike at the same step end the job; ``max_restarts`` None: no limit.
+
+    ``spare_nodes`` are allocated beside those that compute and take over when one is lost. Without one left, training
+    goes on with no fewer than ``min_nodes`` nodes at the same global batch; None: it waits for the lost node instead.
+    """
 
     max_restarts: int | None = None
     same_failure: int = 3
-    hang_timeout_s: float = 300.0  # no progress for this long, once there was some, is a hang
+    hang_timeout_s: float = 300.0  # at most: no progress for this long is a hang where step times are not learned yet
+    spare_nodes: int = 0
+    min_nodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,18 @@ class AttemptDir:
         """Return the events of a node's agent."""
         return self.path / "spool" / f"agent-{node:02d}.jsonl"
 
+    def advice(self, node: int) -> Path:
+        """Return what the agent asks its workers for: one JSON object, replaced whole."""
+        return self.path / f"advice-{node:02d}.json"
+
+    def replica(self, node: int) -> Path:
+        """Return where the node's snapshots are served: one JSON object of address and port."""
+        return self.path / f"replica-{node:02d}.json"
+
+    def telemetry(self, node: int) -> Path:
+        """Return the time series of what was measured on a node."""
+        return self.path / f"telemetry-{node:02d}.csv"
+
     def segments(self, node: int) -> Path:
         """Return the list of shared-memory files that the workers of a node were seen to use."""
         return self.path / f"segments-{node:02d}"

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +26,7 @@ def path(tmp_path):
 def put(arena, index, step, data, fence=1):
     arena.invalidate(index)
     arena.slot(index)[: len(data)] = data
-    record = Record(step=step, fence=fence, length=len(data), crc=zlib.crc32(data))
+    record = Record(step=step, fence=fence, length=len(data), sum=xxhash.xxh3_64_intdigest(data))
     arena.commit(index, record)
     return record
 
@@ -100,7 +100,7 @@ def test_too_little_shared_memory_is_said_with_what_to_do(path):
 
 
 WRITER = """
-import sys, zlib
+import sys, xxhash
 from pathlib import Path
 from mofang.recovery.snapshot.arena import Arena, Record
 arena = Arena.create(Path(sys.argv[1]), 200_000)
@@ -112,7 +112,7 @@ while True:
     data = bytes([step % 251]) * 200_000
     arena.invalidate(index)
     arena.slot(index)[:] = data + bytes(arena.slot_bytes - 200_000)
-    arena.commit(index, Record(step=step, fence=1, length=200_000, crc=zlib.crc32(data)))
+    arena.commit(index, Record(step=step, fence=1, length=200_000, sum=xxhash.xxh3_64_intdigest(data)))
 """
 
 

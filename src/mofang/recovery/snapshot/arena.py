@@ -14,6 +14,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import xxhash
+
 from mofang.errors import CheckpointError
 from mofang.units import show_bytes
 
@@ -23,19 +25,19 @@ SLOTS = 2
 _PAGE = mmap.PAGESIZE
 _MAGIC = b"MFARENA1"
 _HEAD = struct.Struct("<8sQ")  # magic, bytes of a slot
-_RECORD = struct.Struct("<QQQII")  # step, fence, length, sum of the data, sum of this record so far
+_RECORD = struct.Struct("<QQQQI")  # step, fence, length, sum of the data, sum of this record so far
 _RECORD_AT = (256, 512)  # in the header; on cache lines of their own
 _SPARE = 0.02  # of the file system's free space that is left to others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a slot holds: a step, the fence number of the attempt that made it, its length in bytes and its CRC-32."""
+    """What a slot holds: a step, the fence number of its attempt, its length in bytes and its sum (XXH3, 64 bits)."""
 
     step: int
     fence: int
     length: int
-    crc: int
+    sum: int
 
 
 class Arena:
@@ -103,10 +105,10 @@ class Arena:
     def record(self, index: int) -> Record | None:
         """Return what a slot is said to hold; its bytes are not looked at. None: nothing, or the record is torn."""
         raw = self._mapped[_RECORD_AT[index] : _RECORD_AT[index] + _RECORD.size]
-        step, fence, length, crc, own = _RECORD.unpack(raw)
+        step, fence, length, data_sum, own = _RECORD.unpack(raw)
         if own != _record_sum(raw) or not 0 < length <= self.slot_bytes:
             return None
-        return Record(step=step, fence=fence, length=length, crc=crc)
+        return Record(step=step, fence=fence, length=length, sum=data_sum)
 
     def records(self) -> dict[int, Record]:
         """Return the slots that hold something, the newest first: by fence number, then by step."""
@@ -119,9 +121,13 @@ class Arena:
 
     def commit(self, index: int, record: Record) -> None:
         """Say what a slot holds, once all of it is there."""
-        draft = _RECORD.pack(record.step, record.fence, record.length, record.crc, 0)
-        whole = _RECORD.pack(record.step, record.fence, record.length, record.crc, _record_sum(draft))
+        draft = _RECORD.pack(record.step, record.fence, record.length, record.sum, 0)
+        whole = _RECORD.pack(record.step, record.fence, record.length, record.sum, _record_sum(draft))
         self._mapped[_RECORD_AT[index] : _RECORD_AT[index] + _RECORD.size] = whole
+
+    def sum(self, index: int, length: int) -> int:
+        """Return the sum of a slot's first bytes; other threads go on meanwhile."""
+        return xxhash.xxh3_64_intdigest(self.slot(index)[:length])
 
     def verify(self, index: int) -> Record:
         """Return the record of a slot whose every byte is as it was committed.
@@ -132,9 +138,9 @@ class Arena:
         record = self.record(index)
         if record is None:
             raise CheckpointError(f"slot {index} of {self.path.name} holds no snapshot")
-        found = zlib.crc32(self.slot(index)[: record.length])
-        if found != record.crc:
-            raise CheckpointError(f"the snapshot of step {record.step} is corrupt: {found:08x}, not {record.crc:08x}")
+        found = self.sum(index, record.length)
+        if found != record.sum:
+            raise CheckpointError(f"the snapshot of step {record.step} is corrupt: {found:016x}, not {record.sum:016x}")
         return record
 
 
