@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mofang.cli import session
+from mofang.cli.outcome import goodput_text, resumed_from
 from mofang.cli.output import add_output_option, emit, line, print_table
 from mofang.cli.parser import examples
 from mofang.cli.plans import print_plans
@@ -14,13 +15,14 @@ from mofang.cli.progress import Progress, absorb
 from mofang.clock import utc_text
 from mofang.domain.events import Event, EventKind
 from mofang.domain.job import Job, JobState
+from mofang.report.summary import Summary, summarise
 from mofang.report.words import asked_text, reason_text
 from mofang.units import show_duration
 
 __all__ = ["configure", "execute"]
 
-_FREQUENT = {EventKind.STEP, EventKind.PHASE, EventKind.CHECKPOINT_SAVED, EventKind.TRAFFIC}
-_STORY = [kind for kind in EventKind if kind not in _FREQUENT]
+_FREQUENT = {EventKind.STEP, EventKind.PHASE, EventKind.CHECKPOINT_SAVED, EventKind.SNAPSHOT, EventKind.TRAFFIC}
+_FAULTS = {EventKind.GENERATION_ENDED, EventKind.ATTEMPT_ENDED}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
             emit(found, args.output)
             return 0
         job = client.job(args.job)
-        story, _ = client.events(job.id, kinds=_STORY)
+        events = session.all_events(client, job.id)
     _print_state(job, found)
     _print_blockers(found.get("blockers") or [])
     _print_attempts(found.get("attempts") or [])
@@ -46,7 +48,9 @@ def execute(args: argparse.Namespace) -> int:
     line("plans (* is the one that it runs with, or ran with last)")
     chosen = job.attempt.plan_index if job.attempt is not None else None
     print_plans(job.plans, job.scenario, chosen=chosen)
-    _print_story(story)
+    _print_story([event for event in events if event.kind not in _FREQUENT])
+    if any(event.kind in _FAULTS for event in events):
+        _print_faults(summarise(job, events))
     return 0
 
 
@@ -97,6 +101,28 @@ def _print_attempts(attempts: Sequence[Mapping[str, Any]]) -> None:
             )
         )
     print_table(("attempt", "plan", "started", "lasted", "state", "why it ended"), rows)
+
+
+def _print_faults(summary: Summary) -> None:
+    """Print what failed, how it was seen, where the job went on and what that cost."""
+    if not summary.recoveries:
+        return
+    rows = []
+    for recovery in summary.recoveries:
+        noticed = recovery.detected_at
+        rows.append(
+            (
+                f"{recovery.what} at step {recovery.step}",
+                reason_text(recovery.reason) or "-",
+                "-" if noticed is None else show_duration(max(0.0, noticed - recovery.fault_at)),
+                "never" if recovery.seconds is None else show_duration(recovery.seconds),
+                resumed_from(recovery) if recovery.seconds is not None else "-",
+                "-" if recovery.cost_s is None else show_duration(recovery.cost_s),
+            )
+        )
+    line()
+    print_table(("fault", "cause", "noticed after", "went on after", "from", "cost in all"), rows)
+    line(f"where the time went: {goodput_text(summary)}")
 
 
 def _print_story(events: Sequence[Event]) -> None:

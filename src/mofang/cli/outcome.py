@@ -13,10 +13,11 @@ from mofang.domain.scenario import Serve
 from mofang.errors import JobFailedError
 from mofang.report.recoveries import Recovery
 from mofang.report.summary import Summary, summarise
+from mofang.report.timeline import Activity
 from mofang.report.words import difference, plural, quantity, reason_text
 from mofang.units import show_duration
 
-__all__ = ["print_outcome", "require_success"]
+__all__ = ["goodput_text", "print_outcome", "require_success", "resumed_from"]
 
 
 def print_outcome(job: Job, events: Sequence[Event], output: str) -> Summary:
@@ -44,15 +45,31 @@ def _print(job: Job, summary: Summary) -> None:
             line(_recovered(recovery, summary))
     if summary.redone:
         line(f"{plural(summary.redone, 'step')} made again")
+    if summary.recoveries and summary.points:
+        line(f"where the time went: {goodput_text(summary)}")
 
 
 def _recovered(recovery: Recovery, summary: Summary) -> str:
     if not summary.points:
         went_on = "answered" if summary.served else "started"
         return f"{recovery.what}: {went_on} again after {show_duration(recovery.seconds or 0.0)}"
-    origin = f"the checkpoint of step {recovery.loaded_step}" if recovery.loaded_step else "the beginning"
+    origin = resumed_from(recovery)
     after = show_duration(recovery.seconds or 0.0)
     return f"{recovery.what} at step {recovery.step}: next step after {after}, from {origin}"
+
+
+def resumed_from(recovery: Recovery) -> str:
+    """Return from where a job went on: ``step 40 in memory``."""
+    if not recovery.loaded_step:
+        return "the beginning"
+    places = {"memory": "the snapshot in memory", "peer": "a peer's snapshot"}
+    return f"{places.get(recovery.loaded_from, 'the checkpoint')} of step {recovery.loaded_step}"
+
+
+def goodput_text(summary: Summary) -> str:
+    """Return the split of a job's time, goodput first: ``compute 93.1 %, restart 4.2 %, ...``."""
+    ordered = sorted(summary.shares.items(), key=lambda item: (item[0] is not Activity.COMPUTE, -item[1]))
+    return ", ".join(f"{activity.value} {quantity(share, 'fraction')}" for activity, share in ordered)
 
 
 def _losses(summary: Summary) -> str:
@@ -84,7 +101,7 @@ def _data(job: Job, summary: Summary) -> dict[str, Any]:
         "accuracy": summary.accuracy,
         "served": None if summary.served is None else asdict(summary.served),
         "comparisons": [asdict(row) for row in summary.comparisons],
-        "recoveries": [asdict(row) | {"seconds": row.seconds} for row in summary.recoveries],
+        "recoveries": [asdict(row) | {"seconds": row.seconds, "cost_s": row.cost_s} for row in summary.recoveries],
         "redone_steps": summary.redone,
         "shares": dict(summary.shares),
         "sample": summary.sample,

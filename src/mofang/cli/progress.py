@@ -143,6 +143,11 @@ def _more(data: Mapping[str, Any]) -> str:
     return f": {data['message']}" if data.get("message") else ""
 
 
+def _loaded(data: Mapping[str, Any]) -> str:
+    places = {"memory": "the snapshot in memory", "peer": "a peer's snapshot"}
+    return f"resumed from {places.get(str(data.get('tier')), 'the checkpoint')} of step {data.get('step')}"
+
+
 def _started(data: Mapping[str, Any], event: Event) -> str:
     return f"{plural(int(data.get('workers') or 0), 'worker')} started (generation {event.generation})"
 
@@ -167,11 +172,29 @@ _LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
     EventKind.FAULT_INJECTED: lambda data, _: (
         f"fault on purpose at step {data.get('step')}: worker {data.get('rank')}, {data.get('what')}"
     ),
-    EventKind.CHECKPOINT_LOADED: lambda data, event: (
-        f"resumed from the checkpoint of step {data.get('step')}" if event.source.endswith("0000") else ""
-    ),
+    EventKind.CHECKPOINT_LOADED: lambda data, event: _loaded(data) if event.source.endswith("0000") else "",
     EventKind.CHECKPOINT_REFUSED: lambda data, _: f"a checkpoint was refused{_more(data)}",
     EventKind.CHECKPOINT_FAILED: lambda data, _: f"the checkpoint of step {data.get('step')} failed{_more(data)}",
+    EventKind.SNAPSHOTS_OFF: lambda data, event: (
+        f"no snapshots in memory{_more(data)}" if event.source.endswith("0000") else ""
+    ),
+    EventKind.STRAGGLER_DETECTED: lambda data, _: (
+        f"worker {data.get('rank')} holds the others back: its steps take {float(data.get('ratio') or 0):.1f} x as long"
+    ),
+    EventKind.CORRUPTION_DETECTED: lambda data, event: (
+        f"silent corruption at step {data.get('step')}: {data.get('what')}" if event.source.endswith("0000") else ""
+    ),
+    EventKind.ROLLED_BACK: lambda data, event: (
+        f"went back from step {data.get('step')} to step {data.get('to')}: {data.get('why')}"
+        if event.source.endswith("0000")
+        else ""
+    ),
+    EventKind.MEMBERS_CHANGED: lambda data, _: str(data.get("message") or "goes on with other nodes"),
+    EventKind.RISK: lambda data, _: (
+        f"node {data.get('node')} may fail (probability {float(data.get('probability') or 0):.0%}, "
+        f"mostly for {data.get('cause')}){': asked for a snapshot' if data.get('snapshot') else ''}"
+    ),
+    EventKind.STANDBY: lambda data, _: "" if data.get("ready") else f"no warm standby{_more(data)}",
     EventKind.VALIDATION: _validation,
     EventKind.SERVING: lambda data, _: f"{data.get('model')} answers at {data.get('url')}/v1/completions",
     EventKind.EXPORTED: lambda data, _: f"wrote the {data.get('what')} to {data.get('path')}",

@@ -12,6 +12,7 @@ from mofang.clock import utc_text
 from mofang.domain.job import Job, JobState
 from mofang.report.layouts import batch_text, hardware_text, layout_text
 from mofang.report.summary import Summary
+from mofang.report.timeline import Activity
 from mofang.report.words import asked_text, difference, plural, quantity, reason_text
 from mofang.units import show_count, show_duration
 
@@ -102,9 +103,14 @@ def _figures(summary: Summary) -> str:
         "tokens answered": show_count(summary.served.output_tokens) if summary.served else "",
         f"from the fault to the next {_next(summary)}": show_duration(max(recovered)) if recovered else "",
         "steps made again": f"{summary.redone:,}" if summary.recoveries else "",
+        "goodput: time in steps that counted": _goodput(summary),
     }
     cards = [f'<div class="figure"><b>{escape(v)}</b><span>{k}</span></div>' for k, v in figures.items() if v]
     return f'<div class="figures">{"".join(cards)}</div>'
+
+
+def _goodput(summary: Summary) -> str:
+    return quantity(summary.shares.get(Activity.COMPUTE, 0.0), "fraction") if summary.recoveries else ""
 
 
 def _next(summary: Summary) -> str:
@@ -177,12 +183,14 @@ def _comparison(summary: Summary) -> str:
 def _recoveries(summary: Summary) -> str:
     if not summary.recoveries:
         return ""
-    rows = [["fault", "at step", "noticed", "went on", "loaded", "back where it was"]]
+    rows = [["fault", "cause", "at step", "noticed", "went on", "loaded", "back where it was"]]
     for recovery in summary.recoveries:
-        loaded = f"step {recovery.loaded_step}" if recovery.loaded_step else "nothing yet"
+        source = f" from {recovery.loaded_from}" if recovery.loaded_from else ""
+        loaded = f"step {recovery.loaded_step}{source}" if recovery.loaded_step else "nothing yet"
         rows.append(
             [
                 recovery.what,
+                reason_text(recovery.reason),
                 str(recovery.step),
                 _after(recovery.fault_at, recovery.detected_at),
                 _after(recovery.fault_at, recovery.resumed_at) or "never",

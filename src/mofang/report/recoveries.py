@@ -20,8 +20,9 @@ class Recovery:
     """One fault and the way back. Times in seconds since the epoch; None: it never came to that.
 
     ``generation`` is the (attempt, generation) that failed, ``step`` the last one that it completed. ``failures``
-    counts the generations that failed before one completed a step. ``resumed_at`` is the next completed step or, of a
-    service, when it answers again, and of a program that reports no steps, its next start.
+    counts the generations that failed before one completed a step; ``reason`` is the cause as the agent settled it.
+    ``resumed_at`` is the next completed step or, of a service, when it answers again, and of a program that reports no
+    steps, its next start.
     """
 
     what: str
@@ -29,10 +30,12 @@ class Recovery:
     generation: tuple[int, int]
     step: int
     failures: int = 1
+    reason: str = ""
     detected_at: float | None = None
     restarted_at: float | None = None
     loaded_at: float | None = None
     loaded_step: int | None = None
+    loaded_from: str = ""  # memory, peer or disk
     resumed_at: float | None = None
     caught_up_at: float | None = None
 
@@ -40,6 +43,11 @@ class Recovery:
     def seconds(self) -> float | None:
         """Seconds from the fault until the job went on."""
         return None if self.resumed_at is None else max(0.0, self.resumed_at - self.fault_at)
+
+    @property
+    def cost_s(self) -> float | None:
+        """Seconds from the fault until the job was where it had been."""
+        return None if self.caught_up_at is None else max(0.0, self.caught_up_at - self.fault_at)
 
 
 def recoveries(events: Iterable[Event]) -> tuple[Recovery, ...]:
@@ -96,7 +104,9 @@ def _is_fault(event: Event) -> bool:
 
 def _opened(event: Event, generation: tuple[int, int], points: Sequence[StepPoint]) -> Recovery:
     step = max((point.step for point in points if point.generation <= generation), default=0)
-    return Recovery(what=_what(event.kind, event.data), fault_at=event.time, generation=generation, step=step)
+    silent = float(event.data.get("silent_s") or 0.0) if event.kind is EventKind.HANG_DETECTED else 0.0
+    what = _what(event.kind, event.data)
+    return Recovery(what=what, fault_at=event.time - silent, generation=generation, step=step)
 
 
 def _what(kind: EventKind, data: Any) -> str:
@@ -121,13 +131,16 @@ def _followed(recovery: Recovery, end: float, events: Sequence[Event], points: S
     answering = [event.time for event in after if event.kind is EventKind.SERVING] if serves else started
     resumed = [point.time for point in made] if points else answering
     loaded = [event for event in after if event.kind is EventKind.CHECKPOINT_LOADED and event.time <= until]
+    settled = [event for event in after if event.kind is EventKind.GENERATION_ENDED and _is_fault(event)]
     noticed = [event.time for event in after if event.kind is not EventKind.FAULT_INJECTED and _is_fault(event)]
     return replace(
         recovery,
+        reason=str(settled[0].data.get("reason", "")) if settled else "",
         detected_at=noticed[0] if noticed else None,
         restarted_at=started[-1] if started else None,
         loaded_at=max((event.time for event in loaded), default=None),
         loaded_step=int(loaded[-1].data.get("step", 0)) if loaded else None,
+        loaded_from=str(loaded[-1].data.get("tier", "")) if loaded else "",
         resumed_at=resumed[0] if resumed else None,
         caught_up_at=next((point.time for point in made if point.step >= recovery.step), None),
     )

@@ -17,9 +17,11 @@ __all__ = ["Activity", "Span", "partition", "shares", "spans"]
 class Activity(StrEnum):
     """What a job spends time on. Where several overlap, the first in this list counts."""
 
-    RECOVERY = "recovery"  # from a fault to the start of the next step
+    DETECTION = "detection"  # from a fault until it was noticed
+    RESTART = "restart"  # from there to the start of the next step
     REDONE = "redone"  # steps that were made before and lost
     COMPUTE = "compute"
+    SNAPSHOT = "snapshot"  # copying the state in memory, between two steps
     EVALUATION = "evaluation"  # validation and the sample
     CHECKPOINT = "checkpoint"  # what is not hidden behind steps
     START = "start"  # launching, reading data, building the model
@@ -53,6 +55,7 @@ def spans(events: Sequence[Event]) -> tuple[Span, ...]:
         *_recovery_spans(found, points, end),
         *_evaluation_spans(events),
         *_checkpoint_spans(events),
+        *_snapshot_spans(events, points),
     ]
     return tuple(span for span in made if span.end > span.start)
 
@@ -84,7 +87,9 @@ def _recovery_spans(found: Sequence[Recovery], points: Sequence[StepPoint], end:
     begins = {point.time: _begins(point) for point in points}
     for recovery in found:
         until = end if recovery.resumed_at is None else begins.get(recovery.resumed_at, recovery.resumed_at)
-        yield Span(activity=Activity.RECOVERY, start=recovery.fault_at, end=until)
+        noticed = min(recovery.detected_at or recovery.fault_at, until)
+        yield Span(activity=Activity.DETECTION, start=recovery.fault_at, end=noticed)
+        yield Span(activity=Activity.RESTART, start=noticed, end=until)
 
 
 def _evaluation_spans(events: Sequence[Event]) -> Iterable[Span]:
@@ -103,6 +108,22 @@ def _checkpoint_spans(events: Iterable[Event]) -> Iterable[Span]:
         seconds = number(event, "seconds")
         if event.kind is EventKind.CHECKPOINT_SAVED and seconds is not None:
             yield Span(activity=Activity.CHECKPOINT, start=event.time - seconds, end=event.time)
+
+
+def _snapshot_spans(events: Iterable[Event], points: Sequence[StepPoint]) -> Iterable[Span]:
+    """Share each generation's stalls among the gaps between its steps: reports of snapshots are sums of many."""
+    stalls: dict[tuple[int, int], float] = {}
+    for event in events:
+        if event.kind is EventKind.SNAPSHOT and event.source.endswith("0000"):
+            key = (event.attempt, event.generation)
+            stalls[key] = stalls.get(key, 0.0) + (number(event, "stall_s") or 0.0)
+    for generation, stall in stalls.items():
+        made = [point for point in points if point.generation == generation]
+        gaps = [(before.time, max(before.time, _begins(point))) for before, point in pairwise(made)]
+        whole = sum(end - start for start, end in gaps)
+        share = min(1.0, stall / whole) if whole > 0 else 0.0
+        for start, end in gaps:
+            yield Span(activity=Activity.SNAPSHOT, start=start, end=start + share * (end - start))
 
 
 def partition(found: Sequence[Span], start: float, end: float) -> tuple[Span, ...]:
