@@ -10,6 +10,8 @@
     ├── InfeasibleError       exit 3   understood, but no plan can satisfy it
     ├── BackendError          exit 4   a backend, a host or the controller cannot be reached
     ├── JobFailedError        exit 1   the job ran and failed
+    │   ├── NotFiniteError             the loss is not a number any more, and going back did not help
+    │   └── SilentCorruptionError      ranks that must hold the same values do not
     ├── ConflictError         exit 1   the state of the world does not allow it now
     │   └── NotLeaderError             another controller leads; this one must not write
     ├── StoreError            exit 1   the store cannot be read or written
@@ -32,8 +34,10 @@ __all__ = [
     "InfeasibleError",
     "JobFailedError",
     "MofangError",
+    "NotFiniteError",
     "NotFoundError",
     "NotLeaderError",
+    "SilentCorruptionError",
     "SpecError",
     "StoreError",
     "UnitError",
@@ -120,6 +124,18 @@ class JobFailedError(MofangError):
     """The job ran and failed."""
 
     code = "job-failed"
+
+
+class NotFiniteError(JobFailedError):
+    """The loss is not a number any more, and going back did not help."""
+
+    code = "not-finite"
+
+
+class SilentCorruptionError(JobFailedError):
+    """Ranks that must hold the same values do not."""
+
+    code = "silent-corruption"
 
 
 class ConflictError(MofangError):

@@ -137,6 +137,16 @@ def test_hosts_file(tmp_path):
     assert load_hosts(tmp_path) == (HostEntry(name="b", address="10.0.0.2", prefix=("ssh", "b")),)
 
 
+def test_hosts_fail_together_with_their_rack(tmp_path):
+    script = tmp_path / "prefix"
+    script.write_text('#!/bin/sh\nexec "$@"\n')
+    script.chmod(0o755)
+    hosts = f"  - {{name: b, address: 10.0.0.2, prefix: [{script}], domain: rack-2}}\n"
+    lost = "  - {name: c, address: 10.0.0.3, prefix: [/bin/false], domain: rack-3}\n"
+    (tmp_path / "hosts.yaml").write_text(f"domain: rack-1\nhosts:\n{hosts}{lost}")
+    assert [node.domain for node in LocalBackend(tmp_path, SystemClock()).nodes()] == ["rack-1", "rack-2", "rack-3"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -148,6 +158,8 @@ def test_hosts_file(tmp_path):
         "hosts:\n  - name: b\n    address: a\n    prefix: [x]\n    port: 3\n",
         "hosts:\n  - {name: b, address: a, prefix: [x]}\n  - {name: b, address: c, prefix: [y]}\n",
         "hosts: []\nhosts: []\n",
+        "domain: 7\nhosts: []\n",
+        "hosts:\n  - {name: b, address: a, prefix: [x], domain: [rack]}\n",
         "hosts: !!python/object/apply:os.system [ls]\n",
     ],
 )

@@ -19,6 +19,7 @@ from mofang.domain.scenario import (
     Mount,
     Optimisation,
     Pretrain,
+    RestartPolicy,
     Scenario,
     Secret,
     TextData,
@@ -47,7 +48,14 @@ ESTIMATE = Estimate(
 NODES = {
     "n0": Node(name="n0", cluster="local", devices=(), cores=4, memory_bytes=1, address="10.0.0.1"),
     "n1": Node(
-        name="n1", cluster="local", devices=(), cores=4, memory_bytes=1, address="10.0.0.2", prefix=("ssh", "n1")
+        name="n1",
+        cluster="local",
+        devices=(),
+        cores=4,
+        memory_bytes=1,
+        address="10.0.0.2",
+        prefix=("ssh", "n1"),
+        domain="rack-2",
     ),
 }
 
@@ -96,6 +104,9 @@ def test_the_golden_specification_of_the_recipe():
                 "accelerator": "cpu",
                 "device_indices": [0, 1, 2, 3],
                 "workers": 2,
+                "domain": "",
+                "spare": False,
+                "hazard_per_s": None,
             },
             {
                 "node": "n1",
@@ -104,6 +115,9 @@ def test_the_golden_specification_of_the_recipe():
                 "accelerator": "cpu",
                 "device_indices": [0, 1, 2, 3],
                 "workers": 2,
+                "domain": "rack-2",
+                "spare": False,
+                "hazard_per_s": None,
             },
         ],
         "argv": [
@@ -117,8 +131,9 @@ def test_the_golden_specification_of_the_recipe():
         "secrets_file": None,
         "environment": to_data(Environment()),
         "workdir": None,
-        "restart": {"max_restarts": None, "same_failure": 3, "hang_timeout_s": 300.0},
+        "restart": to_data(RestartPolicy()),
         "grace_s": 10.0,
+        "standby": True,
         "wake": ["mofang", "wake"],
         "wake_socket": "/s",
     }
@@ -263,3 +278,22 @@ def test_a_model_that_the_recipe_cannot_build_is_said_before_anything_starts():
         render(replace(TASK, model=replace(MODEL, learned_positions=True)))
     with pytest.raises(SpecError, match="how many steps"):
         render(plan=plan_for(steps=None))
+
+
+def test_nodes_beyond_the_plans_are_spare_and_count_as_no_workers():
+    plan = plan_for()
+    plan = replace(
+        plan,
+        strategy=replace(plan.strategy, parallelism=Parallelism(dp=2), micro_batch=8),
+        placement=replace(plan.placement, num_devices=4, num_nodes=1),
+    )
+    spec = render(plan=plan, restart=RestartPolicy(spare_nodes=1, min_nodes=1))
+    assert [node.spare for node in spec.nodes] == [False, True]
+    assert spec.world_size == spec.nodes[0].workers == spec.nodes[1].workers
+
+
+def test_what_is_made_for_one_number_of_nodes_does_not_go_on_with_fewer():
+    plan = plan_for()
+    other = replace(plan, strategy=replace(plan.strategy, framework="megatron"))
+    with pytest.raises(SpecError, match="megatron starts cannot go on with fewer nodes"):
+        render(plan=other, restart=RestartPolicy(min_nodes=1))

@@ -15,6 +15,7 @@ from mofang.domain.model import ModelArchitecture
 from mofang.domain.recipe import ClassifyConfig, DeviceKind, FinetuneConfig, GptConfig
 from mofang.domain.scenario import Adapter, Classify, Finetune, ImageData, Optimisation, Pretrain, TextData, VisionModel
 from mofang.domain.strategy import Method, Parallelism, Sharding, Strategy
+from mofang.recovery.snapshot.place import SHARED_MEMORY
 from mofang.testing import a_digit_set, a_model_folder
 
 RECIPES = {GptConfig: "gpt", FinetuneConfig: "finetune", ClassifyConfig: "classify"}
@@ -175,6 +176,7 @@ class Runs:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.memory = ""  # what the names of snapshots start with; none are taken without it
 
     def environment(self, rank, world_size, port, generation, name):
         attempt = self.folder / name / "attempt-0001"
@@ -185,6 +187,8 @@ class Runs:
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(world_size),
+            "LOCAL_WORLD_SIZE": str(world_size),
+            "MOFANG_SHM_PREFIX": self.memory,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "MOFANG_JOB": name,
@@ -196,11 +200,11 @@ class Runs:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, config, name="job", generation=1):
+    def start(self, config, name="job", generation=1, workers=None):
         recipe = self.folder / f"{name}.json"
         recipe.write_text(encode(config))
         argv = ["-m", f"mofang.recipes.{RECIPES[type(config)]}", "--config", str(recipe)]
-        return self._start(argv, config.strategy.parallelism.world_size, name, generation)
+        return self._start(argv, workers or config.strategy.parallelism.world_size, name, generation)
 
     def start_script(self, script, *arguments, world_size):
         return self._start([str(script), *arguments], world_size, "job", 1)
@@ -239,4 +243,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path):
-    return Runs(tmp_path)
+    made = Runs(tmp_path)
+    yield made
+    for path in SHARED_MEMORY.glob(f"{made.memory or '-'}*"):
+        path.unlink()

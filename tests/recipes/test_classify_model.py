@@ -24,6 +24,7 @@ from mofang.recipes.classify.batches import ImageBatches, augmented, split_image
 from mofang.recipes.classify.build import build  # noqa: E402
 from mofang.recipes.classify.export import export_classifier  # noqa: E402
 from mofang.recipes.classify.images import ImageSet, prepare_images  # noqa: E402
+from mofang.recipes.training.share import Share  # noqa: E402
 
 MODEL = VisionModel(name="tiny", image_size=12, patch_size=3, layers=1, hidden=8, heads=2, ffn=16)
 
@@ -108,10 +109,12 @@ def toy_batches(count: int, *, rank=0, world_size=1, micro_batch=2, accumulation
         validation,
         augmentation=Augmentation(shift=shift, flip=shift > 0),
         seed=5,
-        rank=rank,
-        world_size=world_size,
-        micro_batch=micro_batch,
-        accumulation=accumulation,
+        share=Share(
+            rank=rank,
+            world_size=world_size,
+            micro_batch=micro_batch,
+            global_batch=micro_batch * accumulation * world_size,
+        ),
         device=torch.device("cpu"),
     )
 

@@ -18,6 +18,7 @@ from mofang.recipes.finetune.corpus import prepare_corpus
 from mofang.recipes.finetune.packing import Stretches, cut, one_each, pack, split
 from mofang.recipes.gpt.tokenizer import ByteTokenizer, open_tokenizer
 from mofang.recipes.training.order import shuffled
+from mofang.recipes.training.share import Share
 from mofang.testing import a_model_folder
 
 END = 0  # a byte that no text has
@@ -174,10 +175,12 @@ def batches(rank=0, world_size=1, *, micro_batch=4, accumulation=2, packing=True
         *sides,
         length=16 if packing else None,
         seed=0,
-        rank=rank,
-        world_size=world_size,
-        micro_batch=micro_batch,
-        accumulation=accumulation,
+        share=Share(
+            rank=rank,
+            world_size=world_size,
+            micro_batch=micro_batch,
+            global_batch=micro_batch * accumulation * world_size,
+        ),
         validation_rows=5,
         device=torch.device("cpu"),
     )

@@ -14,6 +14,7 @@ from mofang.recipes.gpt.order import Split, permuted, split_tokens
 from mofang.recipes.gpt.sources import find_sources
 from mofang.recipes.gpt.tokenizer import ByteTokenizer, open_tokenizer
 from mofang.recipes.gpt.tokens import open_tokens, prepare_tokens
+from mofang.recipes.training.share import Share
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,10 +64,12 @@ def batches(rank, world_size, micro_batch, accumulation):
     return Batches(
         tokens,
         split,
-        rank=rank,
-        world_size=world_size,
-        micro_batch=micro_batch,
-        accumulation=accumulation,
+        share=Share(
+            rank=rank,
+            world_size=world_size,
+            micro_batch=micro_batch,
+            global_batch=micro_batch * accumulation * world_size,
+        ),
         validation_windows=26,
         device=torch.device("cpu"),
     )

@@ -93,7 +93,7 @@ def attempt(tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
     """Make attempts of Python programs; nothing of them is left after the test."""
     made: list[Attempt] = []
 
-    def make(program: str, *, workers: int = 1, nodes: int = 1, **changes: Any) -> Attempt:
+    def make(program: str, *, workers: int = 1, nodes: int = 1, spares: int = 0, **changes: Any) -> Attempt:
         number = len(made)
         argv = changes.pop("argv", (sys.executable, "-c", program))
         job = f"job{os.getpid()}x{number}{tmp_path.name[-12:].replace('-', '')}"
@@ -110,6 +110,7 @@ def attempt(tmp_path: Path) -> Iterator[Callable[..., Attempt]]:
                     accelerator="cpu",
                     device_indices=(0, 1),
                     workers=workers,
+                    spare=index >= nodes - spares,
                 )
                 for index in range(nodes)
             ),

@@ -164,6 +164,31 @@ if os.environ["MOFANG_GENERATION"] == "1":
     assert find(grandchild.pid) != grandchild
 
 
+def test_same_grandchild_is_gone_when_it_was_orphaned_while_no_agent_lived(attempt, wait_until, tmp_path):
+    note = tmp_path / "pid"
+    program = f"""
+import os, subprocess, time
+if os.environ["MOFANG_GENERATION"] == "1":
+    child = subprocess.Popen(["sleep", "300"], env={{}}, start_new_session=True)
+    open({str(note)!r}, "w").write(str(child.pid))
+    time.sleep(60)
+"""
+    job = attempt(program).launch()
+    grandchild = wait_until(lambda: find(_number(note)))
+    record = job.directory.processes(0)
+    wait_until(lambda: record.exists() and f"{grandchild.pid} " in record.read_text())
+    worker = job.worker_pid(1)
+    shim = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+    job.kill_agent()
+    wait_until(lambda: find(job.agent_pid()) is None)
+    os.kill(shim, signal.SIGKILL)
+    wait_until(lambda: find(worker) is None)
+    assert find(grandchild.pid) == grandchild
+    job.launch()
+    assert job.outcome()["reason"] == "completed"
+    assert find(grandchild.pid) != grandchild
+
+
 def test_hang_is_detected_once_there_was_progress(attempt):
     program = """
 import os, time

@@ -13,7 +13,7 @@ import torch
 
 from mofang.clock import ManualClock
 from mofang.errors import CheckpointError
-from mofang.recovery.checkpoint import files
+from mofang.recovery.checkpoint import files, parts, records
 from mofang.recovery.checkpoint.files import candidates, latest_checkpoint, step_dir
 from mofang.recovery.checkpoint.load import load_checkpoint
 from mofang.recovery.checkpoint.manifest import chunk
@@ -131,7 +131,7 @@ def test_sharded_state_loads_into_replicas_and_back(tmp_path):
 
 def test_replicated_tensors_are_written_once_and_by_different_ranks(tmp_path):
     save(tmp_path, 2, 10, sharded=())
-    manifest = files.read_manifest(step_dir(tmp_path, 10))
+    manifest = files.read_manifest(tmp_path, 10)
     pieces = [piece.shard for name in WHOLE for piece in manifest.tensors[name].pieces]
     assert len(pieces) == len(WHOLE)
     assert set(pieces) == {0, 1}
@@ -159,7 +159,7 @@ def test_the_layout_on_disk_is_the_documented_one(tmp_path):
         "commit-00000-of-00002.json",
         "commit-00001-of-00002.json",
     }
-    assert (tmp_path / "latest").read_text().strip() == "step-00000120"
+    assert (tmp_path / "latest").read_text().splitlines()[0] == "step-00000120"
     manifest = json.loads((tmp_path / "step-00000120" / "manifest.json").read_text())
     assert manifest["tensors"]["a"]["shape"] == [7, 5]
     assert [len(shard["sha256"]) for shard in manifest["shards"]] == [64, 64]
@@ -190,7 +190,24 @@ def truncate(path):
         (truncate, "manifest.json", "torn or corrupt"),
         (lambda path: path.write_bytes(b""), "manifest.json", "torn or corrupt"),
         (lambda path: path.unlink(), "manifest.json", "cannot be read"),
-        (lambda path: path.write_text(path.read_text().replace('"format":1', '"format":99')), "manifest.json", "99"),
+        (
+            lambda path: path.write_text(path.read_text().replace('"format":2', '"format":1')),
+            "manifest.json",
+            "its sum",
+        ),
+        (lambda path: path.write_text(path.read_text().split(',"sum"')[0] + "}"), "manifest.json", "its sum"),
+        (
+            lambda path: path.write_text(
+                path.read_text().split(',"sum"')[0].replace('"format":2', '"format":99') + "}"
+            ),
+            "manifest.json",
+            "format 99",
+        ),
+        (
+            lambda path: path.write_bytes((path.parent.parent / "step-00000010" / path.name).read_bytes()),
+            "manifest.json",
+            "step 10",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_all_and_the_one_before_is_used(tmp_path, damage, file, why):
@@ -263,19 +280,19 @@ def test_retention_keeps_the_newest(tmp_path):
 
 def test_a_full_disk_on_one_rank_leaves_the_last_checkpoint_and_no_rest(tmp_path, monkeypatch):
     save(tmp_path, 2, 10)
-    real = files.make_durable
+    real = parts.write_shard
 
-    def full(path):
+    def full(path, blobs):
         if path.name.startswith("shard-00001"):
             raise OSError(28, "No space left on device")
-        return real(path)
+        return real(path, blobs)
 
-    monkeypatch.setattr(files, "make_durable", full)
+    monkeypatch.setattr(parts, "write_shard", full)
     errors = save(tmp_path, 2, 20)
     assert [type(error) for error in errors] == [CheckpointError] * 2
     assert "another rank failed" in str(errors[0])
     assert "No space left" in str(errors[1])
-    assert not (tmp_path / "step-00000020").exists()
+    assert not list(tmp_path.glob("*step-00000020*"))
     assert_holds(load(tmp_path, 2)[0], 2, 10)
 
 
@@ -306,3 +323,23 @@ def test_random_generators_go_on_where_they_were():
     drawn = random.gauss(0, 1), random.random(), torch.rand(2).tolist(), np.random.standard_normal()
     restore_random_states(before)
     assert drawn == (random.gauss(0, 1), random.random(), torch.rand(2).tolist(), np.random.standard_normal())
+
+
+def test_no_bit_of_a_record_or_of_the_pointer_flips_unseen(tmp_path):
+    save(tmp_path, 1, 10, sharded=())
+    target = step_dir(tmp_path, 10)
+    for path, read in (
+        (target / "manifest.json", records.read_manifest),
+        (files.commit_path(target, 0, 1), records.read_commit),
+        (tmp_path / "latest", records.read_pointer),
+    ):
+        whole = path.read_bytes()
+        bits = len(whole) * 8
+        for bit in (*range(0, bits - 700, 97), *range(max(0, bits - 700), bits, 3)):  # the sum is at the end
+            path.write_bytes(bytes(byte ^ (1 << bit % 8) if at == bit // 8 else byte for at, byte in enumerate(whole)))
+            try:
+                assert read(path) is None
+            except CheckpointError:
+                continue
+        path.write_bytes(whole)
+        assert read(path) is not None

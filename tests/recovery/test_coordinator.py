@@ -10,6 +10,7 @@ from mofang.domain.reasons import Reason
 from mofang.domain.scenario import RestartPolicy
 from mofang.recovery.agent.coordinator import ABSENT_S, RETURN_S, Coordinator, History
 from mofang.recovery.agent.failures import End, Failure
+from mofang.recovery.agent.membership import Team
 from mofang.recovery.agent.messages import (
     Cleared,
     Exited,
@@ -27,8 +28,8 @@ from mofang.recovery.agent.messages import (
 
 
 def _coordinator(nodes: int = 2, **history) -> Coordinator:
-    ranks = [range(2 * node, 2 * node + 2) for node in range(nodes)]
-    return Coordinator(ranks_of=ranks, policy=RestartPolicy(), grace_s=5.0, history=History(**history), now=0.0)
+    team = Team(names=tuple(f"n{node}" for node in range(nodes)), workers=(2,) * nodes)
+    return Coordinator(team=team, policy=RestartPolicy(), grace_s=5.0, history=History(**history), now=0.0)
 
 
 def _hello(node: int, generation: int = 0, *, intact: bool = False) -> Hello:
@@ -256,7 +257,7 @@ def test_messages_survive_the_wire():
         _problem(2),
         Cleared(node=0, generation=1),
         StopAsked(node=0),
-        StartGeneration(generation=1, address="a", port=2),
+        StartGeneration(generation=1, address="a", port=2, nodes=(0, 2)),
         StopGeneration(generation=1, grace_s=0.5),
         Finish(reason="completed"),
     ]

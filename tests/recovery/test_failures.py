@@ -28,20 +28,20 @@ def test_last_exception_wins_over_later_noise(tmp_path):
         "step 1\nTraceback (most recent call last):\n  File x\n"
         "[rank1]: ValueError: token 3 is missing\n[W] destroying process group\n"
     )
-    assert last_words(log) == "ValueError: token 3 is missing"
+    assert last_words(log).words == "ValueError: token 3 is missing"
 
 
 def test_without_an_exception_the_last_line_counts(tmp_path):
     log = tmp_path / "log"
     log.write_text("start\nbash: line 1: foo: not found\n\n")
-    assert last_words(log) == "bash: line 1: foo: not found"
-    assert last_words(tmp_path / "none") == ""
+    assert last_words(log).words == "bash: line 1: foo: not found"
+    assert last_words(tmp_path / "none").words == ""
 
 
 def test_secrets_are_blotted_out(tmp_path):
     log = tmp_path / "log"
     log.write_text("KeyError: hunter2\n")
-    assert last_words(log, ["hunter2", ""]) == "KeyError: ***"
+    assert last_words(log, ["hunter2", ""]).words == "KeyError: ***"
 
 
 def test_signature_ignores_numbers_and_rank():

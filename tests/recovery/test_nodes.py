@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import socket
+from contextlib import suppress
 
 import pytest
 
 from mofang.domain.events import EventKind
+from mofang.domain.scenario import RestartPolicy
 from mofang.recovery.processes import find, marked
 
 pytestmark = pytest.mark.serial
@@ -83,3 +85,79 @@ def test_stranger_without_the_token_is_not_let_in(attempt, wait_until):
         assert lines.readline() == ""
     assert not job.directory.outcome.exists()
     assert job.events(EventKind.GENERATION_ENDED) == []
+
+
+PLACES = """
+import json, os, pathlib, time
+names = ("MOFANG_NODE", "RANK", "WORLD_SIZE", "NODE_RANK")
+print(json.dumps([int(os.environ[name]) for name in names]), flush=True)
+while not pathlib.Path("../../gate").exists():
+    time.sleep(0.02)
+"""
+
+
+def _lose(job, node: int) -> None:
+    """Take a node away as if its power had gone: the agent, and its workers."""
+    job.kill_agent(node)
+    for process in marked(job.spec.marker, node):
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def _places(job, generation: int, ranks: int, wait_until) -> list[list[int]]:
+    wait_until(lambda: all(job.log(rank, generation).endswith("]\n") for rank in range(ranks)))
+    return [json.loads(job.log(rank, generation)) for rank in range(ranks)]
+
+
+def test_spare_node_takes_the_place_of_a_lost_one(attempt, wait_until):
+    job = attempt(PLACES, nodes=3, spares=1).launch()
+    assert _places(job, 1, 2, wait_until) == [[0, 0, 2, 0], [1, 1, 2, 1]]
+    _lose(job, 1)
+    assert _places(job, 2, 2, wait_until) == [[0, 0, 2, 0], [2, 1, 2, 1]]
+    (changed,) = job.events(EventKind.MEMBERS_CHANGED)
+    assert changed.data["nodes"] == ["n0", "n2"]
+    job.launch()  # the lost node's agent is back, and its node is the spare from now on
+    wait_until(lambda: not job.backend.observe(job.spec).dead_nodes)
+    (job.directory.path.parent.parent / "gate").touch()
+    assert job.outcome()["reason"] == "completed"
+    wait_until(lambda: not marked(job.spec.marker))
+
+
+def test_without_a_spare_it_goes_on_with_fewer_and_grows_back(attempt, wait_until):
+    job = attempt(PLACES, nodes=2, restart=RestartPolicy(min_nodes=1)).launch()
+    assert _places(job, 1, 2, wait_until) == [[0, 0, 2, 0], [1, 1, 2, 1]]
+    _lose(job, 1)
+    assert _places(job, 2, 1, wait_until) == [[0, 0, 1, 0]]
+    job.launch()
+    assert _places(job, 3, 2, wait_until) == [[0, 0, 2, 0], [1, 1, 2, 1]]
+    reasons = [event.data["reason"] for event in job.events(EventKind.GENERATION_ENDED)]
+    assert reasons[-1] == "resized"
+    messages = [event.data["message"] for event in job.events(EventKind.MEMBERS_CHANGED)]
+    assert messages == ["n1 lost: 1 of 2 nodes", "n1 takes part: 2 of 2 nodes"]
+    (job.directory.path.parent.parent / "gate").touch()
+    assert job.outcome()["reason"] == "completed"
+
+
+def test_new_agent_of_node_0_knows_who_takes_part(attempt, wait_until):
+    job = attempt(PLACES, nodes=3, spares=1).launch()
+    _places(job, 1, 2, wait_until)
+    _lose(job, 1)
+    _places(job, 2, 2, wait_until)
+    workers = [find(job.worker_pid(2, rank)) for rank in (0, 1)]
+    job.kill_agent(0)
+    wait_until(lambda: "n0" in job.backend.observe(job.spec).dead_nodes)
+    job.launch()
+    wait_until(lambda: not job.backend.observe(job.spec).dead_nodes)
+    (job.directory.path.parent.parent / "gate").touch()
+    assert job.outcome()["reason"] == "completed"
+    assert [find(worker.pid) for worker in workers] != workers
+    assert [event.generation for event in job.events(EventKind.GENERATION_STARTED)] == [1, 2]
+
+
+def test_four_nodes_start_at_once(attempt):
+    job = attempt("pass", nodes=4).launch()
+    assert job.outcome()["reason"] == "completed"
+    began = job.directory.generation.stat().st_mtime
+    (started,) = job.events(EventKind.GENERATION_STARTED)
+    # from the order to the last node's report, workers' processes included, on a machine with other work to do
+    assert started.time - began < 2.0

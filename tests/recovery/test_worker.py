@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mofang.clock import ManualClock
 from mofang.domain.events import EventKind
-from mofang.recovery.rundir import AttemptDir, read_number
+from mofang.recovery.heartbeat import Heartbeat, read_heartbeat
+from mofang.recovery.rundir import AttemptDir
 from mofang.recovery.spool import read_spool
 from mofang.recovery.worker import Worker
 
@@ -42,7 +43,7 @@ def test_events_and_heartbeat_land_in_the_attempts_directory(tmp_path):
     worker = Worker.from_environment(_environment(directory.path), ManualClock(7.0))
     for step in (9, 10, 8):
         worker.heartbeat(step)
-        assert read_number(directory.heartbeat(3, 2)) == step
+        assert read_heartbeat(directory.heartbeat(3, 2)) == Heartbeat(step=step)
     before = directory.heartbeat(3, 2).stat().st_mtime_ns
     os.utime(directory.heartbeat(3, 2), ns=(0, 0))
     worker.heartbeat(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -244,3 +245,13 @@ def test_an_empty_world_decides() -> None:
 
 def test_holdings_on_nodes_that_are_gone_are_left_out() -> None:
     assert started(decided([a_node("a")], [runs("r", "gone", range(8))], [waits("j", a_plan(8))])) == {"j": 0}
+
+
+def test_spare_nodes_are_held_beside_those_of_the_plan() -> None:
+    asks = replace(waits("a", a_plan(8, nodes=2)), spare_nodes=1)
+    nodes = [a_node(f"n{index}", 4) for index in range(3)]
+    decision = decided(nodes, [], [asks, waits("b", a_plan(4), at=1.0)])
+    (start,) = decision.starts
+    assert [part.node for part in start.allocation.nodes] == ["n0", "n1", "n2"]
+    assert the_wait(decision, "b").reason is Reason.WAITING_FOR_DEVICES
+    assert the_wait(decided(nodes[:2], [], [asks]), "a").reason is Reason.TOO_FEW_DEVICES

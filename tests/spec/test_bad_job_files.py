@@ -93,6 +93,11 @@ BAD = {
     "unknown key": (swapped("steps: 10", "stpes: 10"), "job.yaml:9: train.stpes", "no key 'stpes'", "did you mean 'steps'"),
     "unknown key on top": (GOOD + "trian: {}\n", "job.yaml:12: trian", "no key 'trian'", "did you mean 'train'"),
     "missing key": (swapped("  text: [words.txt]\n", "  tokenizer: bytes\n"), "data", "'text' is missing", "add text"),
+    "min_nodes beyond nodes": (
+        GOOD + "  nodes: 2\nrestart: {min_nodes: 3}\n", "restart.min_nodes", "3 > 2 nodes", "2 or less"
+    ),
+    "spare_nodes below zero": (GOOD + "restart: {spare_nodes: -1}\n", "job.yaml:12: restart.spare_nodes", "-1", ""),
+    "no nodes at least": (GOOD + "restart: {min_nodes: 0}\n", "job.yaml:12: restart.min_nodes", "0", ""),
     "no model": (swapped("model: {layers: 2, hidden: 64, heads: 4}\n", ""), "job.yaml", "'model' is missing", "add model"),
     "no length": (swapped("  steps: 10\n", ""), "job.yaml:7: train", "how long to train is missing", "one of steps"),
     "two lengths": (
@@ -166,6 +171,9 @@ BAD = {
     "a home of nobody": (swapped("words.txt", "~nobody-here/words.txt"), "data.text", "does not exist", "path"),
     "a model at nobody's": (swapped("{layers: 2, hidden: 64, heads: 4}", "~nobody-here/config.json"), "model", "does not exist", "looked for"),
     "not a variable": (GOOD + "environment: {env: {A-B: x}}\n", "environment.env.A-B", "not the name of a variable", "letters"),
+    "copies that are no number": (
+        GOOD + "environment: {env: {MOFANG_REPLICAS: many}}\n", "environment.env.MOFANG_REPLICAS", "no value", "0 to 9"
+    ),
     "a variable of ours": (GOOD + "environment: {env: {RANK: 1}}\n", "environment.env.RANK", "set by Mofang", "another name"),
     "variable and secret": (
         GOOD + "environment: {env: {A: x}, secrets: {A: {env: B}}}\n", "environment.secrets.A", "also in env", "one of them"

@@ -97,7 +97,7 @@ environment:
   env: {OMP_NUM_THREADS: 4, WORD: "1.10"}
   secrets: {KEY: {env: MY_KEY}, TOKEN: {file: token.txt}}
   mounts: {data/words: words.txt}
-restart: {max: 3, same_failure: 2, hang_timeout: 1m}
+restart: {max: 3, same_failure: 2, hang_timeout: 1m, spare_nodes: 1, min_nodes: 1, node_timeout: 5s}
 grace: 30s
 priority: 5
 """
@@ -129,6 +129,8 @@ def test_a_full_file_says_it_all(folder: Path) -> None:
     )
     assert environment.mounts == (Mount(target="data/words", source=str(folder / "words.txt")),)
     assert (scenario.restart.max_restarts, scenario.restart.hang_timeout_s) == (3, 60.0)
+    restart = scenario.restart
+    assert (restart.spare_nodes, restart.min_nodes, restart.node_timeout_s) == (1, 1, 5.0)
     assert (scenario.grace_s, scenario.priority) == (30.0, 5)
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "report": "write a job's report: one HTML file and its pictures",
     "catalog": "list the known chips, servers and models",
     "validate": "score the predictions against a file of measurements",
+    "recovery": "train fault predictions on your own logs, rank nodes by risk",
     "simulate": "say what faults cost a long run under different practices",
     "schema": "print the JSON schema of job files",
 }

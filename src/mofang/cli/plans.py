@@ -72,6 +72,9 @@ def print_plans(
         line(f"in all plans: {', '.join(column.cells[0] for column in alike)}", stream)
     print_table(("#", *(column.heading for column in shown)), rows, stream=stream)
     print_notes(every, places, stream)
+    if scenario.restart.spare_nodes:
+        held = plural(scenario.restart.spare_nodes, "spare node")
+        line(f"{held} of the same kind held beside those of the plan: cost and energy leave them out", stream)
 
 
 def _names(plans: Sequence[Plan]) -> Iterator[_Column]:

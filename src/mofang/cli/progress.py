@@ -12,7 +12,7 @@ from mofang.report.steps import number
 from mofang.report.words import plural, reason_text
 from mofang.units import show_count, show_duration
 
-__all__ = ["Progress", "absorb", "numbers_text"]
+__all__ = ["QUIET", "Progress", "absorb", "numbers_text"]
 
 _SMOOTHING = 0.1  # the weight of the newest step in the running mean that the time left is computed from
 
@@ -36,6 +36,7 @@ class Progress:
     serves: bool = False  # it is a service, and has answered already
     requests: int | None = None  # that a service was asked
     failed: tuple[int, int] = (0, 0)  # the newest generation of which a worker's end was told
+    unkept: tuple[int, int] = (0, 0)  # the newest generation of which was told that it takes no snapshots
     ended: bool = False
 
     @property
@@ -70,6 +71,14 @@ def _exited_worker(progress: Progress, event: Event) -> tuple[Progress, str]:
     if not text or generation <= progress.failed:
         return progress, ""
     return replace(_recovering(progress, event), failed=generation), text
+
+
+def _unkept(progress: Progress, event: Event) -> tuple[Progress, str]:
+    """Tell of the first worker of a generation that can take no snapshots: one is enough to keep all from it."""
+    generation = (event.attempt, event.generation)
+    if generation <= progress.unkept:
+        return progress, ""
+    return replace(progress, unkept=generation), _line(event)
 
 
 def _stepped(progress: Progress, event: Event) -> tuple[Progress, str]:
@@ -116,7 +125,12 @@ def _phase(progress: Progress, event: Event) -> Progress:
     return replace(progress, phase=name, done=number(event, "done"), total=number(event, "total"))
 
 
-_FAULTS = {EventKind.FAULT_INJECTED, EventKind.HANG_DETECTED, EventKind.ATTEMPT_ENDED}
+_FAULTS = {
+    EventKind.FAULT_INJECTED,
+    EventKind.HANG_DETECTED,
+    EventKind.GENERATION_ENDED,
+    EventKind.ATTEMPT_ENDED,
+}
 
 
 def _line(event: Event) -> str:
@@ -152,6 +166,40 @@ def _started(data: Mapping[str, Any], event: Event) -> str:
     return f"{plural(int(data.get('workers') or 0), 'worker')} started (generation {event.generation})"
 
 
+def _lost(data: Mapping[str, Any], _: Event) -> str:
+    """Tell of a generation that ended with a node: of other ends the workers' own tell."""
+    return f"a node was lost{_more(data)}" if data.get("reason") == Reason.NODE_LOST else ""
+
+
+def _hangs(data: Mapping[str, Any], _: Event) -> str:
+    where = f" ({data['evidence']})" if data.get("evidence") else ""
+    return f"worker {data.get('rank')} hangs{where}: no progress for {show_duration(float(data.get('silent_s') or 0))}"
+
+
+def _slow(data: Mapping[str, Any], _: Event) -> str:
+    times = f"its steps take {float(data.get('ratio') or 0):.1f} x as long"
+    return f"worker {data.get('rank')} on {data.get('node')} holds the others back: {times}"
+
+
+def _corrupt(data: Mapping[str, Any], _: Event) -> str:
+    ranks = ", ".join(map(str, data.get("ranks") or ()))
+    return f"silent corruption at step {data.get('step')}: other {data.get('what')} on worker {ranks}"
+
+
+def _went_back(data: Mapping[str, Any], _: Event) -> str:
+    skipped = len(data.get("skipped") or ())
+    left_out = f"; the data of {plural(skipped, 'step')} is left out" if skipped else ""
+    return f"went back from step {data.get('step')} to step {data.get('to')}: {data.get('why')}{left_out}"
+
+
+def _risk(data: Mapping[str, Any], _: Event) -> str:
+    chance = (
+        f"{float(data.get('probability') or 0) * 100:.2g} % within {show_duration(float(data.get('horizon_s') or 0))}"
+    )
+    asked = ": asked for a snapshot" if data.get("snapshot") else ""
+    return f"node {data.get('node')} may fail ({chance}, mostly for {data.get('cause')}){asked}"
+
+
 def _waiting(data: Mapping[str, Any], _: Event) -> str:
     return f"waiting: {data.get('message') or reason_text(data.get('reason'))}"
 
@@ -166,34 +214,21 @@ _LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
     EventKind.WAITING: _waiting,
     EventKind.GENERATION_STARTED: _started,
     EventKind.WORKER_EXITED: _exited,
-    EventKind.HANG_DETECTED: lambda data, _: (
-        f"worker {data.get('rank')} hangs: no progress for {show_duration(float(data.get('silent_s') or 0))}"
-    ),
+    EventKind.GENERATION_ENDED: _lost,
+    EventKind.HANG_DETECTED: _hangs,
     EventKind.FAULT_INJECTED: lambda data, _: (
         f"fault on purpose at step {data.get('step')}: worker {data.get('rank')}, {data.get('what')}"
     ),
     EventKind.CHECKPOINT_LOADED: lambda data, event: _loaded(data) if event.source.endswith("0000") else "",
     EventKind.CHECKPOINT_REFUSED: lambda data, _: f"a checkpoint was refused{_more(data)}",
     EventKind.CHECKPOINT_FAILED: lambda data, _: f"the checkpoint of step {data.get('step')} failed{_more(data)}",
-    EventKind.SNAPSHOTS_OFF: lambda data, event: (
-        f"no snapshots in memory{_more(data)}" if event.source.endswith("0000") else ""
-    ),
-    EventKind.STRAGGLER_DETECTED: lambda data, _: (
-        f"worker {data.get('rank')} holds the others back: its steps take {float(data.get('ratio') or 0):.1f} x as long"
-    ),
-    EventKind.CORRUPTION_DETECTED: lambda data, event: (
-        f"silent corruption at step {data.get('step')}: {data.get('what')}" if event.source.endswith("0000") else ""
-    ),
-    EventKind.ROLLED_BACK: lambda data, event: (
-        f"went back from step {data.get('step')} to step {data.get('to')}: {data.get('why')}"
-        if event.source.endswith("0000")
-        else ""
-    ),
+    EventKind.SNAPSHOTS_OFF: lambda data, _: f"no snapshots in memory{_more(data)}",
+    EventKind.STRAGGLER_DETECTED: _slow,
+    EventKind.CORRUPTION_DETECTED: _corrupt,
+    EventKind.LOSS_SPIKE: lambda data, _: f"a loss spike{_more(data)}",
+    EventKind.ROLLED_BACK: _went_back,
     EventKind.MEMBERS_CHANGED: lambda data, _: str(data.get("message") or "goes on with other nodes"),
-    EventKind.RISK: lambda data, _: (
-        f"node {data.get('node')} may fail (probability {float(data.get('probability') or 0):.0%}, "
-        f"mostly for {data.get('cause')}){': asked for a snapshot' if data.get('snapshot') else ''}"
-    ),
+    EventKind.RISK: _risk,
     EventKind.STANDBY: lambda data, _: "" if data.get("ready") else f"no warm standby{_more(data)}",
     EventKind.VALIDATION: _validation,
     EventKind.SERVING: lambda data, _: f"{data.get('model')} answers at {data.get('url')}/v1/completions",
@@ -204,6 +239,24 @@ _LINES: dict[EventKind, Callable[[Mapping[str, Any], Event], str]] = {
 }
 
 
+# Of these nothing is said: they are numbers of the moment, come too often, or are told by another.
+QUIET = frozenset(
+    {
+        EventKind.SUBMITTED,
+        EventKind.ATTEMPT_STARTED,
+        EventKind.JOB_ENDED,  # the command that follows says how
+        EventKind.OUTCOME,  # ATTEMPT_ENDED tells it
+        EventKind.PHASE,
+        EventKind.STEP,
+        EventKind.TRAFFIC,
+        EventKind.SNAPSHOT,
+        EventKind.REPLICATED,
+        EventKind.CHECKPOINT_SAVED,
+        EventKind.SAMPLE,
+        EventKind.RESULT,
+    }
+)
+
 _CHANGES: dict[EventKind, Callable[[Progress, Event], tuple[Progress, str]]] = {
     EventKind.STEP: _stepped,
     EventKind.PHASE: lambda progress, event: (_phase(progress, event), ""),
@@ -211,6 +264,7 @@ _CHANGES: dict[EventKind, Callable[[Progress, Event], tuple[Progress, str]]] = {
     EventKind.SERVING: _serving,
     EventKind.JOB_ENDED: lambda progress, _: (replace(progress, ended=True), ""),
     EventKind.WORKER_EXITED: _exited_worker,
+    EventKind.SNAPSHOTS_OFF: _unkept,
     EventKind.GENERATION_STARTED: lambda progress, event: (_generation(progress), _line(event)),
 }
 

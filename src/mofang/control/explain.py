@@ -25,6 +25,13 @@ _FAULTS = tuple(
         EventKind.GENERATION_ENDED,
         EventKind.WORKER_EXITED,
         EventKind.HANG_DETECTED,
+        EventKind.STRAGGLER_DETECTED,
+        EventKind.MEMBERS_CHANGED,
+        EventKind.LOSS_SPIKE,
+        EventKind.CORRUPTION_DETECTED,
+        EventKind.ROLLED_BACK,
+        EventKind.SNAPSHOTS_OFF,
+        EventKind.RISK,
         EventKind.CHECKPOINT_REFUSED,
         EventKind.CHECKPOINT_FAILED,
     )

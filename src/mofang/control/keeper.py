@@ -61,6 +61,7 @@ class Keeper:
     _outcome_at: float | None = None
     _restarted_at: float = float("-inf")
     _restarts: int = 0
+    _coordinated: bool = False  # whether the agent that decides for all was alive when last looked at
     _failures: int = 0
     _verdict: Outcome | None = None  # decided; what is left to do is clear
     _news: list[News] = field(default_factory=list)
@@ -140,11 +141,15 @@ class Keeper:
         elif seen.state is ObservedState.ABSENT and self.stopping:
             self._end(Outcome(reason=Reason.STOPPED_BY_USER, message="stopped"))
         else:
+            self._coordinated = bool(seen.dead_nodes) and self.spec.nodes[0].node not in seen.dead_nodes
             self._relaunch(seen, now)
 
     def _relaunch(self, seen: Observation, now: float) -> None:
         if now - self._restarted_at > _HEALTHY_S:
             self._restarts = 0
+        if self._restarts >= _MOST_RESTARTS and self._coordinated:
+            self._next_look = now + _HEALTHY_S  # the others go on or not as the coordinator says
+            return
         if self._restarts >= _MOST_RESTARTS:
             self._end(Outcome(reason=Reason.AGENT_LOST, message=f"the agent died {self._restarts} times in a row"))
             return
@@ -175,5 +180,5 @@ class Keeper:
             self.fresh = True
             if not isinstance(error, BackendError) or self._failures >= 3:
                 self._verdict = Outcome(reason=Reason.LAUNCH, message=error.message)
-        elif self._failures >= _MOST_FAILURES:
+        elif self._failures >= _MOST_FAILURES and not (name == "launch" and self._coordinated):
             self._verdict = Outcome(reason=Reason.NODE_LOST, message=error.message)

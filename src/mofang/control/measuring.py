@@ -31,7 +31,7 @@ def measurement(store: Store, job: Job, now: float) -> dict[str, Any] | None:
         "scenario": encode(job.scenario),
         "strategy": encode(plan.strategy),
         "placement": encode(plan.placement),
-        "nodes": json.dumps([part.node for part in job.attempt.allocation.nodes]),
+        "nodes": json.dumps([part.node for part in job.attempt.allocation.nodes[: plan.placement.num_nodes]]),
         "predicted_step_s": None if plan.estimate is None else plan.estimate.step_time_s,
         "measured_step_s": median(settled),
         "steps": len(times),

@@ -65,7 +65,7 @@ def render_plan(
         InfeasibleError: the plan does not fit the fleet.
     """
     nodes = fleet.nodes
-    allocation = _place(plan, nodes)
+    allocation = _place(plan, nodes, scenario.restart.spare_nodes)
     backend = fleet.backend_of(allocation.cluster)
     if backend is None:
         raise InfeasibleError(f"no backend has the cluster {allocation.cluster!r}")
@@ -82,11 +82,12 @@ def render_plan(
     return backend.render(spec)
 
 
-def _place(plan: Plan, nodes: Sequence[Node]) -> Allocation:
+def _place(plan: Plan, nodes: Sequence[Node], spare_nodes: int) -> Allocation:
     from mofang.scheduling.decide import decide  # noqa: PLC0415 - numpy
     from mofang.scheduling.view import View, WaitingJob  # noqa: PLC0415
 
-    decision = decide(View.build(nodes, [], [WaitingJob(id="render", submitted_at=0.0, plans=(plan,))]), 0.0)
+    job = WaitingJob(id="render", submitted_at=0.0, plans=(plan,), spare_nodes=spare_nodes)
+    decision = decide(View.build(nodes, [], [job]), 0.0)
     for start in decision.starts:
         return start.allocation
     wait = decision.waits[0]

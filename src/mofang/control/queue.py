@@ -191,6 +191,7 @@ def _waiting(job: Job, not_before: float) -> WaitingJob:
         plans=job.plans,
         priority=job.scenario.priority,
         not_before=not_before,
+        spare_nodes=job.scenario.restart.spare_nodes,
     )
 
 

@@ -24,7 +24,7 @@ class EventKind(StrEnum):
     # the agent (source "agent-00")
     GENERATION_STARTED = "generation-started"  # workers, pids, port
     WORKER_EXITED = "worker-exited"  # rank, exit_code, signal, message
-    HANG_DETECTED = "hang-detected"  # rank, silent_s, step
+    HANG_DETECTED = "hang-detected"  # rank, silent_s, step, limit_s, evidence (what it was seen to do)
     GENERATION_ENDED = "generation-ended"  # reason, message, step
     STRAGGLER_DETECTED = "straggler-detected"  # rank, node, ratio (its compute time by the others' median), step
     MEMBERS_CHANGED = "members-changed"  # nodes (in use), spares, workers, message
@@ -39,6 +39,7 @@ class EventKind(StrEnum):
     CHECKPOINT_SAVED = "checkpoint-saved"  # step, bytes, seconds
     SNAPSHOT = "snapshot"  # step (the newest), count, bytes, stall_s (all since the last such event), every_steps
     SNAPSHOTS_OFF = "snapshots-off"  # message: why there is no tier in memory
+    LOSS_SPIKE = "loss-spike"  # step, loss, grad_norm, score (robust standard deviations), message
     ROLLED_BACK = "rolled-back"  # step, to, why, skipped
     CORRUPTION_DETECTED = "corruption-detected"  # step, ranks, what
     CHECKPOINT_LOADED = "checkpoint-loaded"  # step, seconds, path, tier (memory, peer, disk)

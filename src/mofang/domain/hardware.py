@@ -137,6 +137,7 @@ class Node:
     address: str = "127.0.0.1"
     prefix: tuple[str, ...] = ()  # how to execute there: (), ("ssh", "host"), ("ip", "netns", "exec", "a")
     state: NodeState = NodeState.UP
+    domain: str = ""  # what it fails together with: its rack or switch; "" where that is unknown
     labels: Mapping[str, str] = field(default_factory=dict)
     rates: HostRates | None = None
 

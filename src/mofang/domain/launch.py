@@ -23,6 +23,7 @@ class NodeLaunch:
     workers: int
     domain: str = ""  # what it fails together with: its rack or switch; "" where that is unknown
     spare: bool = False  # takes part only once another node is lost
+    hazard_per_s: float | None = None  # faults a second expected of it; None: as many as published fleets have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,5 +65,5 @@ class LaunchSpec:
 
     @property
     def world_size(self) -> int:
-        """Number of workers over all nodes."""
-        return sum(node.workers for node in self.nodes)
+        """Number of workers over all nodes that are not spare."""
+        return sum(node.workers for node in self.nodes if not node.spare)

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     AGENT_LOST = "agent-lost"  # the agent died
     COMMAND_NOT_FOUND = "command-not-found"  # the program does not exist or cannot be executed
     DISK_FULL = "disk-full"
+    DISK_ERROR = "disk-error"  # the disk cannot be read or written: an input/output error, a file system gone read-only
     BAD_DATA = "bad-data"  # training data vanished or changed under the job
     CHECKPOINT = "checkpoint"  # no checkpoint could be read or written
     LAUNCH = "launch"  # the backend could not start the attempt

@@ -25,7 +25,9 @@ __all__ = [
     "ImageData",
     "Lengths",
     "Limits",
+    "LossPolicy",
     "Mount",
+    "OnTrouble",
     "Optimisation",
     "Pretrain",
     "Resources",
@@ -113,6 +115,8 @@ class RestartPolicy:
 
     ``spare_nodes`` are allocated beside those that compute and take over when one is lost. Without one left, training
     goes on with no fewer than ``min_nodes`` nodes at the same global batch; None: it waits for the lost node instead.
+    A node from which nothing is heard for ``node_timeout_s`` is lost. One that holds all others back is reported, and
+    with ``replace_stragglers`` a spare takes its place, where there is one.
     """
 
     max_restarts: int | None = None
@@ -120,6 +124,8 @@ class RestartPolicy:
     hang_timeout_s: float = 300.0  # at most: no progress for this long is a hang where step times are not learned yet
     spare_nodes: int = 0
     min_nodes: int | None = None
+    replace_stragglers: bool = False
+    node_timeout_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +175,27 @@ class Optimisation:
     clip_norm: float = 1.0
 
 
+class OnTrouble(StrEnum):
+    """What is done about a loss that goes wrong."""
+
+    REPORT = "report"  # and nothing else
+    ROLL_BACK = "roll-back"  # to the last good state, and leave out the data that led there
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossPolicy:
+    """What is done about a loss that is not a number, and about one far above its recent past.
+
+    Training goes back at most ``roll_backs`` times from one start of its workers to the next; after them a loss that is
+    not a number ends the job.
+    """
+
+    on_not_finite: OnTrouble = OnTrouble.ROLL_BACK
+    on_spike: OnTrouble = OnTrouble.REPORT
+    roll_backs: int = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyChoice:
     """What the user fixes himself; None leaves the choice to matching."""
@@ -202,6 +229,7 @@ class Training:
     steps: int | None = None
     duration_s: float | None = None
     optimisation: Optimisation = Optimisation()
+    loss_policy: LossPolicy = LossPolicy()
     strategy: StrategyChoice = StrategyChoice()
     checkpoint_every_steps: int | None = None  # None: about every checkpoint_every_s seconds of predicted time
     checkpoint_every_s: float = 15.0

@@ -9,9 +9,9 @@ from mofang.domain.hardware import Node
 from mofang.domain.job import Attempt, Job, NodeDevices
 from mofang.domain.launch import LaunchSpec, NodeLaunch
 from mofang.domain.plan import Plan
-from mofang.domain.scenario import Environment, WorkdirMode
-from mofang.errors import BackendError
-from mofang.launchers.program import Program
+from mofang.domain.scenario import Command, Environment, Scenario, WorkdirMode
+from mofang.errors import BackendError, SpecError
+from mofang.launchers.program import OWN, Program
 from mofang.launchers.programs import worker_program
 
 __all__ = ["launch_spec"]
@@ -40,18 +40,22 @@ def launch_spec(
 
     Raises:
         BackendError: a node of the allocation is not known any more.
-        SpecError: no launcher writes this plan's command; it says why.
+        SpecError: no launcher writes this plan's command, or it cannot go on with fewer nodes; it says why.
         InfeasibleError: the plan has several parts.
     """
     run_dir = home / "runs" / job.id
     scenario = job.scenario
+    _check_fewer(scenario, plan)
     program = worker_program(scenario, plan, run_dir / f"attempt-{attempt.number:04d}")
     return LaunchSpec(
         job_id=job.id,
         attempt=attempt.number,
         fence=attempt.fence,
         run_dir=str(run_dir),
-        nodes=tuple(_node(part, nodes, plan, program) for part in attempt.allocation.nodes),
+        nodes=tuple(
+            _node(part, nodes, plan, program, spare=index >= plan.placement.num_nodes)
+            for index, part in enumerate(attempt.allocation.nodes)
+        ),
         argv=program.argv,
         env={"MOFANG_DATA_DIR": str(home / "data"), **program.env},
         files=program.files,
@@ -65,7 +69,18 @@ def launch_spec(
     )
 
 
-def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan, program: Program) -> NodeLaunch:
+def _check_fewer(scenario: Scenario, plan: Plan) -> None:
+    """Refuse to go on with fewer nodes what is written for one number of them."""
+    elastic = isinstance(scenario.task, Command) or plan.strategy.framework in OWN
+    if scenario.restart.min_nodes is None or elastic or plan.placement.num_nodes == 1:
+        return
+    raise SpecError(
+        f"restart.min_nodes: what {plan.strategy.framework} starts cannot go on with fewer nodes than it began with",
+        hint="leave min_nodes out, and keep spare_nodes instead",
+    )
+
+
+def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan, program: Program, *, spare: bool) -> NodeLaunch:
     node = nodes.get(part.node)
     if node is None:
         raise BackendError(f"node {part.node} is not there any more", hint="mofang doctor shows the nodes")
@@ -76,6 +91,8 @@ def _node(part: NodeDevices, nodes: Mapping[str, Node], plan: Plan, program: Pro
         accelerator=part.accelerator,
         device_indices=part.indices,
         workers=program.copies if program.one_per_node else len(part.indices) // plan.strategy.threads,
+        domain=node.domain,
+        spare=spare,
     )
 
 

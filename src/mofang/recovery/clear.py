@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mofang.clock import Clock, SystemClock
 from mofang.errors import BackendError
-from mofang.recovery.processes import Process, ProcessTable, find, kill, marked
+from mofang.recovery.processes import Process, ProcessTable, find, is_alive, kill, marked
+from mofang.recovery.remembered import Remembered
 from mofang.recovery.rundir import AttemptDir, read_number
 from mofang.recovery.segments import Segments
 
@@ -42,10 +43,10 @@ def clear_attempt(directory: AttemptDir, node: int, marker: str, clock: Clock) -
     """
     give_up = clock.monotonic() + _PATIENCE_S
     killed: set[Process] = set()
-    segments = Segments(marker, directory.segments(node))
+    segments, remembered = Segments(marker, directory.segments(node)), Remembered(directory.processes(node))
     while True:
         agent = find(read_number(directory.agent_lock(node)) or 0) if living_agent(directory, node) else None
-        found = marked(marker)
+        found = marked(marker) + [process for process in remembered if is_alive(process)]
         found += ProcessTable.now().descendants(process.pid for process in found)
         segments.watch(process.pid for process in found)
         found += [agent] if agent is not None else []

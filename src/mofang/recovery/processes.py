@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "SERVICE",
     "Process",
     "ProcessTable",
-    "count_memory_kills",
     "environment_of",
     "find",
     "is_alive",
     "kill",
     "marked",
     "reap",
+    "services",
 ]
 
+SERVICE = "MOFANG_SERVICE"  # in the environment of what an agent starts for the whole attempt: what it does
 _PROC = Path("/proc")
 
 
@@ -102,9 +104,15 @@ def environment_of(pid: int) -> Mapping[bytes, bytes]:
     return dict(item.partition(b"=")[::2] for item in text.split(b"\0") if b"=" in item)
 
 
-def marked(marker: str) -> list[Process]:
-    """Return every living process that carries the marker in its environment, this one left out."""
+def marked(marker: str, node: int | None = None) -> list[Process]:
+    """Return every living process that carries the marker in its environment, this one left out.
+
+    Args:
+        marker: of the attempt.
+        node: leave out what says that it belongs to another node of the attempt: nodes may share a machine. None: all.
+    """
     wanted = f"MOFANG_MARKER={marker}".encode()
+    own = f"MOFANG_NODE={node}".encode()
     found = []
     for pid in _pids():
         try:
@@ -112,9 +120,24 @@ def marked(marker: str) -> list[Process]:
         except OSError:
             continue
         if wanted in text and wanted in text.split(b"\0") and pid != os.getpid():
+            if node is not None and b"\0MOFANG_NODE=" in text and own not in text.split(b"\0"):
+                continue
             process = find(pid)
             found += [process] if process is not None else []
     return found
+
+
+def services(processes: Iterable[Process]) -> set[Process]:
+    """Return those that serve the whole attempt, not one generation: started as such, in a session of their own."""
+    name = SERVICE.encode()
+    return {process for process in processes if _leads(process.pid) and name in environment_of(process.pid)}
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def kill(processes: Iterable[Process], number: int = signal.SIGKILL) -> int:
@@ -128,15 +151,6 @@ def kill(processes: Iterable[Process], number: int = signal.SIGKILL) -> int:
                 continue
             sent += 1
     return sent
-
-
-def count_memory_kills() -> int:
-    """Return how many processes the kernel has killed on this machine because memory ran out (proc(5), vmstat)."""
-    try:
-        text = Path("/proc/vmstat").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
 
 
 def reap() -> dict[int, int]:

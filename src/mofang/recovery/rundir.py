@@ -41,6 +41,11 @@ class AttemptDir:
         return self.path / "generation"
 
     @property
+    def seats(self) -> Path:
+        """Which nodes take part in the newest generations, where those are not all that were planned."""
+        return self.path / "seats.json"
+
+    @property
     def stop(self) -> Path:
         """Present when the attempt is to end."""
         return self.path / "stop"
@@ -83,6 +88,10 @@ class AttemptDir:
     def telemetry(self, node: int) -> Path:
         """Return the time series of what was measured on a node."""
         return self.path / f"telemetry-{node:02d}.csv"
+
+    def processes(self, node: int) -> Path:
+        """Return the list of processes that were seen to belong to the attempt on a node."""
+        return self.path / f"processes-{node:02d}"
 
     def segments(self, node: int) -> Path:
         """Return the list of shared-memory files that the workers of a node were seen to use."""

@@ -2,7 +2,8 @@
 
 It runs as ``python -I -S shim.py NAME`` and imports nothing of Mofang, so that it starts in milliseconds. One JSON line
 on standard input says what to run; when the agent dies before having written it, nothing is started. One JSON line on
-standard output answers with the worker's process number.
+standard output answers with the worker's process number and the shim's. A standby (standby.py) runs the same code in
+copies of itself.
 
 As a child subreaper (prctl(2)) it inherits every descendant of the worker, also those that left its session or cleared
 their environment. When the worker ends, it writes the exit file first and then kills what is left.
@@ -23,6 +24,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 _WRITE_TRIES = 10
 
 
+def libc() -> ctypes.CDLL:
+    """Return the C library."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 class Shim:
     """One worker's keeper.
 
@@ -32,7 +38,7 @@ class Shim:
 
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
-        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc = libc()
         self.worker = 0
         self.terminate = False
 
@@ -43,7 +49,7 @@ class Shim:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         problem = self._start()
-        _answer({"pid": self.worker if problem is None else None})
+        _answer({"pid": self.worker if problem is None else None, "shim": os.getpid()})
         if problem is None:
             self._redirect()
         status = self._wait()
@@ -89,12 +95,16 @@ class Shim:
             if self.order["cores"]:
                 os.sched_setaffinity(0, self.order["cores"])
             message, kind = f"cannot execute {argv[0]}", "command-not-found"
-            os.execvp(argv[0], argv)  # noqa: S606 - the user's own program, without a shell
+            self._execute(writing)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             text = json.dumps({"exit_code": 127, "signal": None, "kind": kind, "message": f"{message}: {reason}"})
             os.write(writing, text.encode())
         os._exit(127)
+
+    def _execute(self, writing: int) -> NoReturn:
+        """Become the program; that closes ``writing``, on which the shim waits."""
+        os.execvp(self.order["argv"][0], self.order["argv"])  # noqa: S606 - the user's own program, without a shell
 
     def _redirect(self) -> None:
         """Take nothing as input and the log as output."""

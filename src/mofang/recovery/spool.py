@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ _TAIL_BYTES = 1 << 20
 
 
 class SpoolWriter:
-    """Appends the events of one source.
+    """Appends the events of one source; threads may share it.
 
     A full disk never stops the caller: lines wait in memory, the oldest go first when there are too many, and all that
     wait are written as soon as the disk takes them.
@@ -38,39 +39,43 @@ class SpoolWriter:
         self._descriptor: int | None = None
         self._pending: deque[bytes] = deque(maxlen=_MAX_PENDING)
         self._torn = False
+        self._lock = threading.RLock()
         self._sequence = _last_sequence(path)
 
     def append(self, kind: EventKind, generation: int, data: Mapping[str, Any]) -> bool:
         """Append one event; return whether it, and every one before it, has reached the file."""
-        self._sequence += 1
-        record = {
-            "job_id": self._job_id,
-            "attempt": self._attempt,
-            "generation": generation,
-            "source": self._source,
-            "sequence": self._sequence,
-            "time": self._clock.now(),
-            "kind": str(kind),
-            "data": _plain(data),
-        }
-        self._pending.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        return self.flush()
+        with self._lock:
+            self._sequence += 1
+            record = {
+                "job_id": self._job_id,
+                "attempt": self._attempt,
+                "generation": generation,
+                "source": self._source,
+                "sequence": self._sequence,
+                "time": self._clock.now(),
+                "kind": str(kind),
+                "data": _plain(data),
+            }
+            self._pending.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+            return self.flush()
 
     def flush(self) -> bool:
         """Write what waits; return whether nothing waits any more."""
-        try:
-            while self._pending:
-                self._write(self._pending[0])
-                self._pending.popleft()
-        except OSError:
-            return False
-        return True
+        with self._lock:
+            try:
+                while self._pending:
+                    self._write(self._pending[0])
+                    self._pending.popleft()
+            except OSError:
+                return False
+            return True
 
     def close(self) -> None:
         """Close the file; appending opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     def _write(self, line: bytes) -> None:
         if self._descriptor is None:

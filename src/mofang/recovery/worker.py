@@ -9,13 +9,17 @@ Outside Mofang the same calls do nothing, so a program runs by hand unchanged.
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mofang.clock import Clock, SystemClock
 from mofang.domain.events import EventKind
+from mofang.recovery.heartbeat import TRAIN, format_heartbeat
 from mofang.recovery.rundir import AttemptDir
 from mofang.recovery.spool import SpoolWriter
 
@@ -52,7 +56,13 @@ class Worker:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, clock: Clock | None = None) -> Worker:
-        """Return the worker that the environment variables describe."""
+        """Return the worker that the environment variables describe.
+
+        Without ``environ`` it is this process: then SIGUSR2 writes the stacks of its threads to standard error, unless
+        the program uses that signal itself. A process that is taken to hang is asked for them before it is killed.
+        """
+        if environ is None and "MOFANG_ATTEMPT_DIR" in os.environ:
+            _show_stacks_when_asked()
         return cls(os.environ if environ is None else environ, clock or SystemClock())
 
     def emit(self, kind: EventKind, **data: Any) -> None:
@@ -60,15 +70,25 @@ class Worker:
         if self._spool is not None:
             self._spool.append(kind, self.generation, data)
 
-    def heartbeat(self, step: int) -> None:
-        """Show progress: ``step`` is the last finished step. Cheap enough for every step."""
+    def heartbeat(self, step: int, phase: str = TRAIN, busy_s: float | None = None) -> None:
+        """Show progress; cheap enough for several times a step.
+
+        Args:
+            step: the last finished step.
+            phase: what the program does now. While it trains, a pause that is long beside the times of earlier steps
+                is taken for a hang; in any other phase (data, build, load, validate, save, export ...) only one longer
+                than the job's ``hang_timeout`` is. So name a phase before what takes longer than a step, and come back
+                to ``train`` after it.
+            busy_s: seconds that this rank computed in the step before it waited for another rank; with these, one that
+                is slower than the others is found.
+        """
         if self.attempt_dir is None:
             return
         try:
             if self._heartbeat is None:
                 path = AttemptDir(self.attempt_dir).heartbeat(self.rank, self.generation)
                 self._heartbeat = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-            os.pwrite(self._heartbeat, f"{step:<19}\n".encode(), 0)
+            os.pwrite(self._heartbeat, format_heartbeat(step, phase, busy_s), 0)
         except OSError:
             return  # a full disk must not stop the training; the next step tries again
 
@@ -77,6 +97,15 @@ class Worker:
             return None
         path = AttemptDir(self.attempt_dir).spool(self.rank, self.generation)
         return SpoolWriter(path, job_id=self.job_id, attempt=self.attempt, source=f"r{self.rank:04d}", clock=clock)
+
+
+def _show_stacks_when_asked() -> None:
+    if signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL:
+        return
+    try:
+        faulthandler.register(signal.SIGUSR2, file=sys.__stderr__ or 2, all_threads=True)
+    except (OSError, ValueError, RuntimeError):
+        return  # standard error is closed: then there is nowhere to write to
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -52,6 +52,7 @@ _REASONS = {
     Reason.RESIZED: "it went on with other nodes",
     Reason.AGENT_LOST: "the agent on its node died",
     Reason.COMMAND_NOT_FOUND: "the program does not exist or cannot be executed",
+    Reason.DISK_ERROR: "a disk failed",
     Reason.DISK_FULL: "the disk is full",
     Reason.BAD_DATA: "the training data vanished or changed",
     Reason.CHECKPOINT: "no checkpoint could be read or written",

@@ -28,13 +28,17 @@ BoolColumn = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingJob:
-    """A job that wants to start. It may not before ``not_before`` (seconds since the epoch)."""
+    """A job that wants to start. It may not before ``not_before`` (seconds since the epoch).
+
+    ``spare_nodes`` are held beside those of whichever plan it starts with.
+    """
 
     id: str
     submitted_at: float
     plans: tuple[Plan, ...]  # best first
     priority: int = 0
     not_before: float = 0.0
+    spare_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class Shape:
 
     cluster: str
     accelerator: str
-    num_nodes: int
+    num_nodes: int  # spare ones included
     per_node: int
     memory_bytes: int  # on each node
     kind: int
@@ -206,12 +210,13 @@ def _waiting_columns(
     for job in waiting:
         for plan in job.plans:
             at = plan.placement
-            key = (at.cluster, at.accelerator, at.num_nodes, at.devices_per_node, at.node_memory_bytes)
+            num_nodes = at.num_nodes + job.spare_nodes
+            key = (at.cluster, at.accelerator, num_nodes, at.devices_per_node, at.node_memory_bytes)
             if key not in shapes:
                 kind = kind_of.get(at.accelerator, -1) if at.cluster in known else -1
                 pool = pools.setdefault((at.cluster, kind), len(pools)) if kind >= 0 else -1
                 shapes[key] = len(made)
-                made.append(_shape(at, kind, pool))
+                made.append(_shape(at, num_nodes, kind, pool))
             plan_shape.append(shapes[key])
             plan_seconds.append(math.inf if plan.estimate is None else plan.estimate.total_time_s)
         starts.append(len(plan_shape))
@@ -227,11 +232,11 @@ def _waiting_columns(
     }
 
 
-def _shape(placement: Placement, kind: int, pool: int) -> Shape:
+def _shape(placement: Placement, num_nodes: int, kind: int, pool: int) -> Shape:
     return Shape(
         cluster=placement.cluster,
         accelerator=placement.accelerator,
-        num_nodes=placement.num_nodes,
+        num_nodes=num_nodes,
         per_node=placement.devices_per_node,
         memory_bytes=placement.node_memory_bytes,
         kind=kind,

@@ -10,11 +10,14 @@ from mofang.domain.scenario import StrategyChoice, TextData
 from mofang.domain.strategy import Parallelism, Sharding
 from mofang.errors import DataError, SpecError
 from mofang.spec.context import Context
+from mofang.spec.schema.body import JobFileBody
+from mofang.spec.schema.serve import ServeFile
 from mofang.spec.schema.train import StrategyKeys
 
 __all__ = [
     "check_amount",
     "check_devices",
+    "check_members",
     "check_sequence",
     "check_strategy",
     "check_vocabulary",
@@ -109,6 +112,27 @@ def check_devices(context: Context, *, workers: int | None, threads: int | None)
             f"{workers} workers{each} need {need} devices, and {text} allows at most {most[text]}",
             hint=f"ask for more devices ({text.partition(':')[0]}:{need}) or fewer workers",
         )
+
+
+def check_members(file: JobFileBody, context: Context) -> None:
+    """Refuse spare or missing nodes where no job can have them.
+
+    Raises:
+        SpecError: a service, or fewer nodes at least than the job may have at most.
+    """
+    keys, most = file.restart, file.resources.nodes
+    for name in ("spare_nodes", "min_nodes"):
+        if isinstance(file, ServeFile) and getattr(keys, name):
+            with context.document.blame("restart", name):
+                raise SpecError(
+                    f"a service has no {name}: each of its replicas is a whole", hint=f"leave {name} out of restart"
+                )
+    if keys.min_nodes is not None and most is not None and keys.min_nodes > most:
+        with context.document.blame("restart", "min_nodes"):
+            raise SpecError(
+                f"min_nodes is more than the job is given: {keys.min_nodes} > {most} nodes",
+                hint=f"write min_nodes: {most} or less, or ask for more nodes",
+            )
 
 
 def check_amount(data: TextData, sequence: int) -> None:

@@ -15,9 +15,12 @@ from mofang.spec.schema.body import EnvironmentKeys, Workdir
 __all__ = ["environment_of"]
 
 _RESERVED = re.compile(r"MOFANG_.*|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|NODE_RANK|MASTER_ADDR|MASTER_PORT")
-
-
 _OWN_SECRETS = {"MOFANG_SERVICE_TOKEN"}  # what a service asks of those who use it
+# What a job may ask of the copies of its snapshots: the form of a value, and in words.
+_SETTINGS = {
+    "MOFANG_REPLICAS": (re.compile(r"[0-9]"), "how many other nodes keep a copy: 0 to 9"),
+    "MOFANG_REPLICA_RATE": (re.compile(r"[1-9][0-9]{0,14}"), "bytes a second, such as 500000000"),
+}
 
 
 def environment_of(keys: EnvironmentKeys, context: Context) -> Environment:
@@ -48,8 +51,12 @@ def _check_variables(keys: EnvironmentKeys, context: Context) -> None:
                 raise context.document.error(
                     path, f"{shown(name)} is not the name of a variable", "use letters, digits and _"
                 )
-            if _RESERVED.fullmatch(name) and not (part == "secrets" and name in _OWN_SECRETS):
+            if _RESERVED.fullmatch(name) and name not in (_OWN_SECRETS if part == "secrets" else _SETTINGS):
                 raise context.document.error(path, f"{name} is set by Mofang", "choose another name")
+    for name, (form, words) in _SETTINGS.items():
+        value = keys.env.get(name)
+        if value is not None and not form.fullmatch(value):
+            raise context.document.error(("environment", "env", name), f"{shown(value)} is no value for {name}", words)
     for name in keys.env.keys() & keys.secrets.keys():
         raise context.document.error(("environment", "secrets", name), f"{name} is also in env", "keep one of them")
 

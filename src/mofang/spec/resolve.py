@@ -16,7 +16,7 @@ from mofang.domain.scenario import (
     Scenario,
     Serve,
 )
-from mofang.spec.checks import check_devices
+from mofang.spec.checks import check_devices, check_members
 from mofang.spec.context import Context
 from mofang.spec.environment import environment_of
 from mofang.spec.schema.body import JobFileBody
@@ -49,13 +49,23 @@ def resolve(file: JobFileBody, context: Context) -> Scenario:
         environment=environment_of(file.environment, context),
         goal=file.goal,
         limits=Limits(deadline_s=file.limits.deadline, budget=file.limits.budget),
-        restart=RestartPolicy(
-            max_restarts=file.restart.max,
-            same_failure=file.restart.same_failure,
-            hang_timeout_s=file.restart.hang_timeout,
-        ),
+        restart=_restart(file, context),
         grace_s=file.grace,
         priority=file.priority,
+    )
+
+
+def _restart(file: JobFileBody, context: Context) -> RestartPolicy:
+    keys = file.restart
+    check_members(file, context)
+    return RestartPolicy(
+        max_restarts=keys.max,
+        same_failure=keys.same_failure,
+        hang_timeout_s=keys.hang_timeout,
+        spare_nodes=keys.spare_nodes,
+        min_nodes=keys.min_nodes,
+        node_timeout_s=keys.node_timeout,
+        replace_stragglers=keys.replace_stragglers,
     )
 
 

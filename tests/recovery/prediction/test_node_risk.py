@@ -110,6 +110,34 @@ def test_two_parts_of_a_log_tell_what_the_whole_one_does(tmp_path):
     assert np.array_equal(one.unit, other.unit)
     assert np.allclose(one.features, other.features, atol=1e-4)
     assert np.array_equal(one.failed, other.failed)
+    again = sampled(joined(first, whole), after=287.0)
+    assert np.allclose(again.features, other.features, atol=1e-6), "what both parts tell counts once"
+
+
+def test_devices_may_come_with_the_stays_of_the_whole_time(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    micro, day = pyarrow.timestamp("us"), 86_400_000_000
+    places = [f"c{index % 5}-0c0s0n0" for index in range(30)]
+    for name, days in (("first", range(60, 200, 4)), ("second", range(200, 300, 4))):
+        (tmp_path / name).mkdir()
+        events = {
+            "ts": pyarrow.array([one * day for one in days], micro),
+            "SN": [f"s{one % 30}" for one in days],
+            "location": [places[one % 30] for one in days],
+            "event": ["DBE"] * len(days),
+        }
+        stays = {
+            "SN": [f"s{index}" for index in range(30)],
+            "location": places,
+            "insert": pyarrow.array([0] * 30, micro),
+            "remove": pyarrow.array([400 * day] * 30, micro),
+        }
+        parquet.write_table(pyarrow.table(events), tmp_path / name / "events.parquet")
+        parquet.write_table(pyarrow.table(stays), tmp_path / name / "stays.parquet")
+    (score,) = validate_faults(read_fault_logs(tmp_path / "second"), read_fault_logs(tmp_path / "first"))
+    assert (score.name, score.fitted_on) == ("titan", "the earlier logs")
+    assert score.n > 0
 
 
 def test_planted_lemons_are_found_and_beat_recency(tmp_path):

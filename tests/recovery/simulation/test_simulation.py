@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofang.clock import seeded
-from mofang.errors import DataError
+from mofang.errors import DataError, UsageError
 from mofang.recovery.simulation import (
     FaultModel,
     Practice,
@@ -26,7 +26,9 @@ from mofang.recovery.simulation import (
     study,
 )
 from mofang.recovery.simulation.fit import fit_faults
-from mofang.recovery.simulation.practices import Predictor
+from mofang.recovery.simulation.measured import main as take_measured
+from mofang.recovery.simulation.measured import read_figure
+from mofang.recovery.simulation.practices import Predictor, practice_of
 from mofang.recovery.simulation.study import enough_spares
 
 POISSON = FaultModel(per_1000_devices_month=15.0, interval_cv=1.0, repair_median_h=20.0, repair_mean_h=40.0)
@@ -122,14 +124,63 @@ def test_spares_cover_the_nodes_in_repair_for_all_but_one_per_cent_of_the_time()
     assert enough.losses["waiting for nodes"] < 0.02 < fewer.losses["waiting for nodes"]
 
 
-def test_each_practice_is_better_than_the_one_before_it():
+def test_each_practice_is_better_than_the_one_before_it_and_prediction_is_cheap_at_worst():
     for devices in (1000, 10000):
         found = [
             study(name, one, packaged_faults(), devices=devices, runs=40) for name, one in packaged_practices().items()
         ]
-        ratios = [one.ettr for one in found]
-        assert ratios == sorted(ratios)
+        today, automatic, memory, predicting = (one.ettr for one in found)
+        assert today < automatic < memory
+        assert predicting > automatic
+        assert predicting == pytest.approx(memory, abs=0.01)  # the packaged model does not pay at this stall
         assert [one.practice for one in found] == ["today", "automatic", "memory", "predicting"]
+
+
+def test_every_delay_says_where_it_comes_from():
+    for practice in packaged_practices().values():
+        given = {"stall_s", "detect_s", "replace_s", "restart_s"}
+        assert given <= set(practice.sources)
+    found = packaged_practices()["predicting"]
+    assert "simulated" in found.sources["predictor"]
+    assert found.predictor is None or 0.0 < found.predictor.precision < 1.0
+
+
+def test_measured_delays_take_the_place_of_assumed_ones_where_all_parts_are_there(tmp_path):
+    file = tmp_path / "kill.json"
+    file.write_text('a table\n{"mofang": [{"median_s": 1.5}], "date": "2026-11-23", "machine": "two cores"}\n')
+    figure = read_figure(file, "mofang.0.median_s")
+    assert (figure.value, figure.date, figure.command) == (1.5, "2026-11-23", "benchmarks/kill.py")
+    row = {
+        "title": "x",
+        "stall_s": 0.5,
+        "interval_s": None,
+        "detect_s": 10.0,
+        "replace_s": 20.0,
+        "restart_s": 30.0,
+        "measured": {"restart_s": {"kill_to_step_s": 1, "peer_s_per_gb": 10}, "detect_s": {"hang_detection_s": 2}},
+        "sources": {"restart_s": "assumption", "detect_s": "assumption"},
+    }
+    some = practice_of(row, {"kill_to_step_s": figure, "hang_detection_s": figure})
+    assert (some.restart_s, some.detect_s) == (30.0, 3.0)
+    assert some.sources["restart_s"] == "assumption"
+    assert "kill.py" in some.sources["detect_s"]
+    every = practice_of(row, {"kill_to_step_s": figure, "peer_s_per_gb": figure})
+    assert every.restart_s == pytest.approx(1.5 + 15.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"), [("", "a"), ("{}", "a"), ('{"a": 0}', "a"), ('{"a": "x"}', "a"), ("[1]", "4")]
+)
+def test_what_is_no_figure_is_refused(tmp_path, text, keys):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(DataError):
+        read_figure(tmp_path / "x.json", keys)
+
+
+@pytest.mark.parametrize("words", [[], ["speed=x.json:a"], ["kill_to_step_s=x.json"]])
+def test_only_known_figures_are_taken(words):
+    with pytest.raises(UsageError):
+        take_measured(words)
 
 
 def test_a_study_repeats_itself():

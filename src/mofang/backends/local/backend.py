@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mofang.backends.local.hosts import HostEntry, load_hosts
@@ -78,7 +78,8 @@ class LocalBackend:
             ) from error
         missing = [node for node in range(len(spec.nodes)) if not living_agent(directory, node)]
         with ThreadPoolExecutor(max_workers=max(1, min(16, len(missing)))) as pool:
-            list(pool.map(lambda node: _start_agent(spec, node, rendering.commands[node]), missing))
+            started = [pool.submit(_start_agent, spec, node, rendering.commands[node]) for node in missing]
+        _raise_first(missing, started)
 
     def stop(self, spec: LaunchSpec) -> None:
         """Ask the attempt to end: SIGTERM, ``spec.grace_s`` seconds, SIGKILL. Returns at once."""
@@ -102,15 +103,21 @@ class LocalBackend:
         Raises:
             BackendError: a node cannot be reached.
         """
-        directory = AttemptDir(Path(spec.attempt_dir))
-        killed = 0
-        for node, entry in enumerate(spec.nodes):
-            if entry.prefix:
-                answer = _run(clear_command(spec, node), entry.node, _CLEAR_S)
-                killed += int(answer.stdout) if answer.stdout.strip().isdigit() else 0
-            else:
-                killed += clear_attempt(directory, node, spec.marker, self._clock)
+        killed, problem = 0, None
+        for node in range(len(spec.nodes)):
+            try:
+                killed += self._clear_node(spec, node)
+            except BackendError as error:  # the others are cleared all the same
+                problem = error
+        if problem is not None:
+            raise problem
         return killed
+
+    def _clear_node(self, spec: LaunchSpec, node: int) -> int:
+        if not spec.nodes[node].prefix:
+            return clear_attempt(AttemptDir(Path(spec.attempt_dir)), node, spec.marker, self._clock)
+        answer = _run(clear_command(spec, node), spec.nodes[node].node, _CLEAR_S)
+        return int(answer.stdout) if answer.stdout.strip().isdigit() else 0
 
     def _write(self, directory: AttemptDir, files: dict[str, str]) -> None:
         directory.prepare()
@@ -125,6 +132,12 @@ class LocalBackend:
 
     def _anything_left(self, spec: LaunchSpec) -> bool:
         return bool(marked(spec.marker)) if any(not node.prefix for node in spec.nodes) else False
+
+
+def _raise_first(nodes: Sequence[int], started: Sequence[Future[None]]) -> None:
+    """Raise the first error, that of node 0 before all others: without it nothing goes on."""
+    for _, future in sorted(zip(nodes, started, strict=True), key=lambda pair: pair[0]):
+        future.result()
 
 
 def _start_agent(spec: LaunchSpec, node: int, command: Sequence[str]) -> None:

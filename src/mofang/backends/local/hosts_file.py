@@ -15,6 +15,7 @@ class HostInFile(BaseModel):
     name: str = Field(min_length=1)
     address: str = Field(min_length=1)
     prefix: list[str] = Field(min_length=1)
+    domain: str = Field(default="", max_length=100)  # what it fails together with
 
 
 class HostsFile(BaseModel):
@@ -22,4 +23,5 @@ class HostsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    domain: str = Field(default="", max_length=100)  # of the machine that the file is on
     hosts: list[HostInFile]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from mofang.backends.local.hosts import HostEntry, behind
+from mofang.backends.local.hosts import HostEntry, behind, own_domain
 from mofang.backends.local.inventory import Inventory, inventory_from_text, take_inventory
 from mofang.clock import Clock
 from mofang.domain.hardware import Node, NodeState
@@ -43,7 +43,12 @@ class LocalNodes:
         now = self._clock.monotonic()
         if self._local is None or now - self._local_at > _LOCAL_S:
             self._local_at = now
-            entry = HostEntry(name=socket.gethostname(), address=_own_address(self._hosts), prefix=())
+            entry = HostEntry(
+                name=socket.gethostname(),
+                address=_own_address(self._hosts),
+                prefix=(),
+                domain=own_domain(self._home),
+            )
             self._local = _node(entry, take_inventory(self._home))
         if self._hosts and now - self._hosts_at > _HOST_S:
             self._hosts_at = now
@@ -98,6 +103,7 @@ def _node(entry: HostEntry, inventory: Inventory) -> Node:
         disk_free_bytes=inventory.disk_free_bytes,
         address=entry.address,
         prefix=entry.prefix,
+        domain=entry.domain,
         labels=labels,
     )
 
@@ -111,5 +117,6 @@ def _down(entry: HostEntry, before: Node | None) -> Node:
         memory_bytes=before.memory_bytes if before is not None else 0,
         address=entry.address,
         prefix=entry.prefix,
+        domain=entry.domain,
         state=NodeState.DOWN,
     )

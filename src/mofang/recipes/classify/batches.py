@@ -14,6 +14,7 @@ from mofang.domain.scenario import Augmentation
 from mofang.recipes.classify.images import Bytes, ImageSet
 from mofang.recipes.training.batch import Batch
 from mofang.recipes.training.order import shuffled
+from mofang.recipes.training.share import Share
 
 __all__ = ["ImageBatches", "augmented", "split_images"]
 
@@ -41,10 +42,7 @@ class ImageBatches:
         validation: the numbers of those kept for validation.
         augmentation: how images to train on are changed at random.
         seed: of order and changes.
-        rank: this worker among ``world_size``.
-        world_size: number of workers.
-        micro_batch: images in one forward pass.
-        accumulation: forward passes of one step.
+        share: this worker's part of the global batch.
         device: where batches go.
     """
 
@@ -56,29 +54,24 @@ class ImageBatches:
         *,
         augmentation: Augmentation,
         seed: int,
-        rank: int,
-        world_size: int,
-        micro_batch: int,
-        accumulation: int,
+        share: Share,
         device: torch.device,
     ) -> None:
         self._data, self._train, self._validation = data, train, validation
         self._augmentation, self._seed = augmentation, seed
-        self._rank, self._world_size = rank, world_size
-        self._micro_batch, self._share = micro_batch, micro_batch * accumulation
+        self._share = share
         self._device = device
         self._order = lru_cache(2)(self._epoch_order)  # a batch may begin in one epoch and end in the next
 
     def train(self, step: int) -> Iterator[Batch]:
         """Yield this rank's micro-batches of a step, counted from 0."""
-        whole = self._share * self._world_size
-        mine = slice(self._rank * self._share, (self._rank + 1) * self._share)
-        chosen = self._numbers(np.arange(step * whole, (step + 1) * whole)[mine])
-        changes = _changes(self._augmentation, whole, (self._seed, step))[mine]
-        for start in range(0, self._share, self._micro_batch):
-            part = slice(start, start + self._micro_batch)
-            images = augmented(self._data.images[chosen[part]], changes[part])
-            yield self._batch(images, chosen[part])
+        whole = self._share.global_batch
+        changes = _changes(self._augmentation, whole, (self._seed, step))
+        for piece in self._share.pieces():
+            part = np.arange(piece.first, piece.first + piece.size)
+            chosen = self._numbers(step * whole + part)
+            images = augmented(self._data.images[chosen], changes[part])
+            yield self._batch(images, chosen, weight=piece.weight)
 
     def _numbers(self, positions: Indices) -> Indices:
         """Return the images at these positions since the start of training, counted over all ranks."""
@@ -97,10 +90,10 @@ class ImageBatches:
 
         Every rank yields the same number of batches; one that is there only for that counts 0.
         """
-        size = self._micro_batch
+        size = self._share.micro_batch
         parts = [self._validation[at : at + size] for at in range(0, len(self._validation), size)]
-        for first in range(0, len(parts), self._world_size):
-            index = first + self._rank
+        for first in range(0, len(parts), self._share.world_size):
+            index = first + self._share.rank
             chosen = parts[index] if index < len(parts) else parts[0]
             weight = len(chosen) if index < len(parts) else 0
             yield self._batch(self._data.images[chosen], chosen, weight=weight)

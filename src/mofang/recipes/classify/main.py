@@ -31,14 +31,14 @@ def run(config: ClassifyConfig, worker: Worker, clock: Clock) -> None:
         SystemExit: with code 143 after SIGTERM.
     """
     this = begin(config, worker, clock)
-    store = open_store(worker)
+    store = open_store(worker, clock)
     images = this.data(store, partial(prepare_images, config.task.data, config.task.model))
     with this.joined(store):
         _train(this, images)
 
 
 def _batches(this: Run[ClassifyConfig], images: ImageSet) -> ImageBatches:
-    task, strategy = this.config.task, this.config.strategy
+    task = this.config.task
     fraction = task.data.validation_fraction if task.validate_every else 0.0
     train, validation = split_images(len(images), fraction=fraction, seed=task.seed)
     return ImageBatches(
@@ -47,10 +47,7 @@ def _batches(this: Run[ClassifyConfig], images: ImageSet) -> ImageBatches:
         validation,
         augmentation=task.augmentation,
         seed=task.seed,
-        rank=this.worker.rank,
-        world_size=this.worker.world_size,
-        micro_batch=strategy.micro_batch,
-        accumulation=strategy.accumulation,
+        share=this.share,
         device=this.device,
     )
 
@@ -60,7 +57,7 @@ def _train(this: Run[ClassifyConfig], images: ImageSet) -> None:
     built = build(this.config, this.device)
     train(
         this,
-        _schedule(this.config, built),
+        _schedule(this, built),
         built,
         _batches(this, images),
         start=built.layout.align,
@@ -70,9 +67,11 @@ def _train(this: Run[ClassifyConfig], images: ImageSet) -> None:
         _export(this, built, images)
 
 
-def _schedule(config: ClassifyConfig, built: Built[Vit]) -> Schedule:
+def _schedule(this: Run[ClassifyConfig], built: Built[Vit]) -> Schedule:
+    config = this.config
     return Schedule.of(
         config,
+        this.share,
         tokens=config.task.global_batch * config.task.model.sequence,
         params=built.params,
         flops=config.step_flops,

@@ -14,6 +14,7 @@ from mofang.recipes.finetune.packing import Rows, Stretches
 from mofang.recipes.gpt.order import permuted
 from mofang.recipes.gpt.tokenizer import Tokens
 from mofang.recipes.training.batch import Batch
+from mofang.recipes.training.share import Share
 
 __all__ = ["FinetuneBatches", "Side"]
 
@@ -46,10 +47,7 @@ class FinetuneBatches:
         validation: the rows to validate with.
         length: positions of every batch; None: as many as its longest row has.
         seed: of the order.
-        rank: this worker among ``world_size``.
-        world_size: number of workers.
-        micro_batch: rows in one forward pass.
-        accumulation: forward passes of one step.
+        share: this worker's part of the global batch.
         validation_rows: how many rows one validation takes at most.
         device: where batches go.
     """
@@ -62,17 +60,13 @@ class FinetuneBatches:
         *,
         length: int | None,
         seed: int,
-        rank: int,
-        world_size: int,
-        micro_batch: int,
-        accumulation: int,
+        share: Share,
         validation_rows: int,
         device: torch.device,
     ) -> None:
         self._tokens, self._train, self._validation = tokens, train, validation
         self._length, self._seed = length, seed
-        self._rank, self._world_size = rank, world_size
-        self._micro_batch, self._accumulation = micro_batch, accumulation
+        self._share = share
         self._validation_rows, self._device = validation_rows, device
 
     def row_at(self, position: int) -> int:
@@ -85,13 +79,13 @@ class FinetuneBatches:
 
         Every rank knows the targets of the whole step, so that the loss is the mean over all of them without asking.
         """
-        size = self._micro_batch * self._accumulation
-        whole = [self.row_at(step * size * self._world_size + at) for at in range(size * self._world_size)]
-        each = float(self._train.targets[whole].sum()) / (self._accumulation * self._world_size)
-        mine = whole[self._rank * size : (self._rank + 1) * size]
-        for at in range(0, size, self._micro_batch):
-            rows = mine[at : at + self._micro_batch]
-            yield self._batch(self._train, rows, weight=float(self._train.targets[rows].sum()) / each)
+        share = self._share
+        whole = [self.row_at(step * share.global_batch + at) for at in range(share.global_batch)]
+        each = float(self._train.targets[whole].sum()) / (share.passes * share.world_size)
+        for piece in share.pieces():
+            rows = whole[piece.first : piece.first + piece.size]
+            weight = float(self._train.targets[rows].sum()) / each if piece.weight else 0.0
+            yield self._batch(self._train, rows, weight=weight)
 
     def validation(self) -> Iterator[Batch]:
         """Yield this rank's validation batches, weighted by their targets.
@@ -101,9 +95,10 @@ class FinetuneBatches:
         side = self._validation
         used = min(self._validation_rows, len(side.rows))
         rows = [number * len(side.rows) // used for number in range(used)]
-        batches = [rows[at : at + self._micro_batch] for at in range(0, used, self._micro_batch)]
-        for first in range(0, len(batches), self._world_size):
-            index = first + self._rank
+        size = self._share.micro_batch
+        batches = [rows[at : at + size] for at in range(0, used, size)]
+        for first in range(0, len(batches), self._share.world_size):
+            index = first + self._share.rank
             chosen = batches[index] if index < len(batches) else batches[0]
             weight = float(side.targets[chosen].sum()) if index < len(batches) else 0.0
             yield self._batch(side, chosen, weight=weight)

@@ -52,7 +52,7 @@ def run(config: FinetuneConfig, worker: Worker, clock: Clock) -> None:
     """
     this = begin(config, worker, clock)
     base = _base(this)
-    store = open_store(worker)
+    store = open_store(worker, clock)
     prepare = partial(prepare_corpus, config.task.data, base.tokenizer, end=end_of_text(base.folder))
     batches = _batches(this, this.data(store, prepare))
     with this.joined(store):
@@ -95,7 +95,7 @@ def _check_base(this: Run[FinetuneConfig], base: _Base) -> None:
 
 
 def _batches(this: Run[FinetuneConfig], corpus: Corpus) -> FinetuneBatches:
-    task, strategy = this.config.task, this.config.strategy
+    task = this.config.task
     train, validation = _sides(this, corpus)
     return FinetuneBatches(
         corpus.tokens,
@@ -103,10 +103,7 @@ def _batches(this: Run[FinetuneConfig], corpus: Corpus) -> FinetuneBatches:
         validation,
         length=task.sequence if task.packing else None,
         seed=task.seed,
-        rank=this.worker.rank,
-        world_size=this.worker.world_size,
-        micro_batch=strategy.micro_batch,
-        accumulation=strategy.accumulation,
+        share=this.share,
         validation_rows=task.validation_batches * task.global_batch,
         device=this.device,
     )
@@ -137,15 +134,17 @@ def _train(this: Run[FinetuneConfig], base: _Base, batches: FinetuneBatches) -> 
     config = this.config
     this.reporter.phase("build")
     built = build(config, base.folder, base.stored, this.device)
-    train(this, _schedule(config, built), built, batches, start=partial(_start, config, built))
+    train(this, _schedule(this, built), built, batches, start=partial(_start, config, built))
     if this.worker.rank == 0:
         tell_sample(this, built.model, base.tokenizer, batches.prompt)
         _export(this, base, built)
 
 
-def _schedule(config: FinetuneConfig, built: Built[Gpt]) -> Schedule:
+def _schedule(this: Run[FinetuneConfig], built: Built[Gpt]) -> Schedule:
+    config = this.config
     return Schedule.of(
         config,
+        this.share,
         tokens=config.task.global_batch * config.task.sequence,
         params=built.params,
         flops=config.step_flops,

@@ -11,6 +11,7 @@ from torch import Tensor
 from mofang.recipes.gpt.order import Split
 from mofang.recipes.gpt.tokenizer import Tokens
 from mofang.recipes.training.batch import Batch
+from mofang.recipes.training.share import Share
 
 __all__ = ["Batches"]
 
@@ -21,10 +22,7 @@ class Batches:
     Args:
         tokens: the token file.
         split: where training and validation text lie.
-        rank: this worker among ``world_size``.
-        world_size: number of workers.
-        micro_batch: sequences in one forward pass.
-        accumulation: forward passes of one step.
+        share: this worker's part of the global batch.
         validation_windows: how many windows one validation takes at most.
         device: where batches go.
     """
@@ -34,16 +32,12 @@ class Batches:
         tokens: Tokens,
         split: Split,
         *,
-        rank: int,
-        world_size: int,
-        micro_batch: int,
-        accumulation: int,
+        share: Share,
         validation_windows: int,
         device: torch.device,
     ) -> None:
         self._tokens, self._split = tokens, split
-        self._rank, self._world_size = rank, world_size
-        self._micro_batch, self._accumulation = micro_batch, accumulation
+        self._share = share
         self._validation_windows = validation_windows
         self._device = device
 
@@ -52,10 +46,10 @@ class Batches:
 
         Ranks take consecutive parts of the global batch, so the text of a step does not depend on their number.
         """
-        size = self._micro_batch * self._accumulation
-        first = (step * self._world_size + self._rank) * size
-        for start in range(first, first + size, self._micro_batch):
-            yield Batch(self._batch([self._split.train_start(start + index) for index in range(self._micro_batch)]))
+        for piece in self._share.pieces():
+            first = step * self._share.global_batch + piece.first
+            starts = [self._split.train_start(first + index) for index in range(piece.size)]
+            yield Batch(self._batch(starts), piece.weight)
 
     def validation(self) -> Iterator[Batch]:
         """Yield this rank's validation batches, weighted by their windows.
@@ -63,9 +57,10 @@ class Batches:
         Every rank yields the same number of batches, as sharded layouts need; one that is there only for that counts 0.
         """
         starts = self._split.validation_starts(self._validation_windows)
-        batches = [starts[at : at + self._micro_batch] for at in range(0, len(starts), self._micro_batch)]
-        for first in range(0, len(batches), self._world_size):
-            index = first + self._rank
+        size = self._share.micro_batch
+        batches = [starts[at : at + size] for at in range(0, len(starts), size)]
+        for first in range(0, len(batches), self._share.world_size):
+            index = first + self._share.rank
             chosen = batches[index] if index < len(batches) else batches[0]
             yield Batch(self._batch(chosen), weight=len(chosen) if index < len(batches) else 0)
 

@@ -34,7 +34,7 @@ def run(config: GptConfig, worker: Worker, clock: Clock) -> None:
     """
     this = begin(config, worker, clock)
     tokenizer = open_tokenizer(config.task.data.tokenizer)
-    store = open_store(worker)
+    store = open_store(worker, clock)
     tokens = this.data(store, partial(prepare_tokens, config.task.data, tokenizer)).tokens
     batches = _batches(this, tokenizer, tokens)
     with this.joined(store):
@@ -42,7 +42,7 @@ def run(config: GptConfig, worker: Worker, clock: Clock) -> None:
 
 
 def _batches(this: Run[GptConfig], tokenizer: Tokenizer, tokens: Tokens) -> Batches:
-    task, strategy = this.config.task, this.config.strategy
+    task = this.config.task
     if tokenizer.vocab > task.model.vocab:
         raise DataError(
             f"the tokenizer makes {tokenizer.vocab} different tokens, the model knows {task.model.vocab}",
@@ -58,10 +58,7 @@ def _batches(this: Run[GptConfig], tokenizer: Tokenizer, tokens: Tokens) -> Batc
     return Batches(
         tokens,
         split,
-        rank=this.worker.rank,
-        world_size=this.worker.world_size,
-        micro_batch=strategy.micro_batch,
-        accumulation=strategy.accumulation,
+        share=this.share,
         validation_windows=task.validation_batches * task.global_batch,
         device=this.device,
     )
@@ -71,17 +68,18 @@ def _train(this: Run[GptConfig], tokenizer: Tokenizer, batches: Batches) -> None
     config = this.config
     this.reporter.phase("build")
     built = build(config, this.device)
-    train(this, _schedule(config), built, batches, start=partial(_start, config, built))
+    train(this, _schedule(this), built, batches, start=partial(_start, config, built))
     # Sharded weights need every rank to write a sample; else rank 0 does it alone.
     if config.strategy.sharding is Sharding.FSDP or this.worker.rank == 0:
         tell_sample(this, built.model, tokenizer, batches.prompt)
 
 
-def _schedule(config: GptConfig) -> Schedule:
-    task = config.task
+def _schedule(this: Run[GptConfig]) -> Schedule:
+    config, task = this.config, this.config.task
     tokens = task.global_batch * task.sequence
     return Schedule.of(
         config,
+        this.share,
         tokens=tokens,
         params=task.model.params,
         flops=tokens * task.model.train_flops_per_token(task.sequence),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=10)  # compiling, or writing a large checkpoint, may hold one rank back for minutes
 _POLL_S = 0.1
+_LISTENER_S = 5.0
+_LISTENER_POLL_S = 0.005
+_FIRST_POLL_S = 0.002  # what rank 0 has to do is mostly done already: waiting grows with the time waited
 
 
 def choose_device(wanted: DeviceKind, worker: Worker, *, threads: int) -> torch.device:
@@ -53,7 +57,7 @@ def choose_device(wanted: DeviceKind, worker: Worker, *, threads: int) -> torch.
     return device
 
 
-def open_store(worker: Worker) -> Store:
+def open_store(worker: Worker, clock: Clock) -> Store:
     """Return the key-value store of this generation; rank 0 hosts it.
 
     A single worker outside Mofang keeps it to itself.
@@ -62,14 +66,29 @@ def open_store(worker: Worker) -> Store:
     """
     if worker.world_size == 1 and "MASTER_ADDR" not in os.environ:
         return HashStore()
+    address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
+    if worker.rank != 0:
+        _await_listener(address, port, clock)
     store = TCPStore(
-        os.environ.get("MASTER_ADDR", "127.0.0.1"),
-        int(os.environ.get("MASTER_PORT", "29500")),
+        address,
+        port,
         is_master=worker.rank == 0,
         timeout=_TIMEOUT,
         wait_for_workers=False,
     )
     return PrefixStore(f"generation-{worker.generation}", store)
+
+
+def _await_listener(address: str, port: int, clock: Clock) -> None:
+    """Wait until somebody listens: a store that finds nobody tries again only after half a second and more."""
+    give_up = clock.monotonic() + _LISTENER_S
+    while clock.monotonic() < give_up:
+        try:
+            socket.create_connection((address, port), timeout=_LISTENER_S).close()
+        except OSError:
+            clock.sleep(_LISTENER_POLL_S)
+        else:
+            return
 
 
 @contextmanager
@@ -131,12 +150,14 @@ class Gate:
         Raises:
             JobFailedError: it failed, or is gone.
         """
+        pause = _FIRST_POLL_S
         try:
             while not self._store.check([self._done]):
                 if self._store.check([self._failed]):
                     raise JobFailedError(f"rank 0 failed: {self._store.get(self._failed).decode()}")
                 self._worker.heartbeat(0)
-                self._clock.sleep(_POLL_S)
+                self._clock.sleep(pause)
+                pause = min(_POLL_S, pause * 1.2)
         except RuntimeError as error:
             raise JobFailedError("rank 0 is gone") from error
 
@@ -162,14 +183,15 @@ def first_then_all(gate: Gate, worker: Worker, action: Callable[[], T]) -> T:
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes used so far: on the accelerator, or in this process without the files that it maps.
 
-    Pages of files (libraries, data) can be given back and are shared by processes, so predictions leave them out too.
+    Pages of files (libraries, data) can be given back and are shared by processes, and shared memory holds snapshots,
+    which are there where there is room for them: predictions leave both out too.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - _file_pages()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - _mapped_pages()
 
 
-def _file_pages() -> int:
-    """Return the resident bytes of mapped files (proc(5), RssFile)."""
+def _mapped_pages() -> int:
+    """Return the resident bytes of mapped files and of shared memory (proc(5), RssFile and RssShmem)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:")), 0)
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssFile:", "RssShmem:")))

@@ -17,6 +17,7 @@ from mofang.errors import SpecError
 from mofang.recipes.training.cache import Progress
 from mofang.recipes.training.group import Gate, choose_device, first_then_all, joined
 from mofang.recipes.training.reporter import Reporter
+from mofang.recipes.training.share import Share
 from mofang.recovery.allocator import keep_freed_memory
 from mofang.recovery.worker import Worker
 
@@ -44,6 +45,7 @@ class Run(Generic[C_co]):
     reporter: Reporter
     clock: Clock
     device: torch.device
+    share: Share
 
     def data(self, store: Store, prepare: Prepare[T]) -> T:
         """Let rank 0 build the data; then the others find it, without a look at its sources.
@@ -72,11 +74,11 @@ def begin(config: C, worker: Worker, clock: Clock) -> Run[C]:
     """Set this process up for its part of the plan.
 
     Raises:
-        SpecError: the plan is for another number of workers.
+        SpecError: there are more workers than the plan is for; fewer share the same work.
         BackendError: the plan wants a GPU and torch sees none.
     """
     wanted = config.strategy.parallelism.world_size
-    if worker.world_size != wanted:
+    if worker.world_size > wanted:
         raise SpecError(f"the plan is for {wanted} workers, not {worker.world_size}")
     keep_freed_memory()
     return Run(
@@ -85,4 +87,10 @@ def begin(config: C, worker: Worker, clock: Clock) -> Run[C]:
         reporter=Reporter(worker, clock),
         clock=clock,
         device=choose_device(config.device, worker, threads=config.strategy.threads),
+        share=Share(
+            rank=worker.rank,
+            world_size=worker.world_size,
+            micro_batch=config.strategy.micro_batch,
+            global_batch=config.task.global_batch,
+        ),
     )

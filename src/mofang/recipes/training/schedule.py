@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mofang.domain.recipe import TrainingConfig
 from mofang.domain.scenario import Optimisation
+from mofang.recipes.training.share import Share
 
 __all__ = ["Schedule"]
 
@@ -34,19 +35,26 @@ class Schedule:
 
     @classmethod
     def of(
-        cls, config: TrainingConfig, *, tokens: int, params: int, flops: float, fault_step: int | None = None
+        cls,
+        config: TrainingConfig,
+        share: Share,
+        *,
+        tokens: int,
+        params: int,
+        flops: float,
+        fault_step: int | None = None,
     ) -> Schedule:
-        """Return what a configuration asks for."""
+        """Return what a configuration asks for, of as many workers as there are: each brings its part of the peak."""
         task = config.task
         return cls(
             steps=config.steps,
             global_batch=task.global_batch,
-            accumulation=config.strategy.accumulation,
+            accumulation=share.passes,
             tokens=tokens,
             params=params,
             optimisation=task.optimisation,
             flops=flops,
-            peak_flops=config.peak_flops,
+            peak_flops=config.peak_flops * share.world_size / config.strategy.parallelism.world_size,
             seed=task.seed,
             log_every=task.log_every,
             validate_every=task.validate_every,

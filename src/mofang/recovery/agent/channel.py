@@ -6,9 +6,21 @@ import json
 import socket
 from typing import Any
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "free_port"]
 
 _MAX_LINE = 1 << 20
+
+
+def free_port(address: str) -> int:
+    """Return a port of this machine that is free now; 0 where the address is none of its own.
+
+    If it is taken before workers bind it, the next generation gets another.
+    """
+    try:
+        with socket.create_server((address, 0)) as server:
+            return int(server.getsockname()[1])
+    except OSError:
+        return 0
 
 
 class Channel:

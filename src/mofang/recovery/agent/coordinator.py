@@ -1,96 +1,88 @@
 """The course of an attempt: which generation runs, when it ends, what follows. Pure: reports and time in, orders out.
 
-GATHERING --all nodes said hello--> RUNNING (adopted) or CLEARING
-CLEARING  --nothing is left-------> DELAY, or FINISHED
-DELAY     --time is up------------> RUNNING (a new generation)
-RUNNING   --failure, stop, done---> CLEARING
+GATHERING --all nodes said hello--> RUNNING (adopted) or CLEARING; the first time, WAITING
+CLEARING  --nothing is left-------> WAITING, or FINISHED
+WAITING   --time and nodes--------> RUNNING (a new generation)
+RUNNING   --failure, stop, done, more nodes than take part--> CLEARING
+
+A node that is lost or excluded leaves its seat to a spare; without one, training goes on with fewer nodes where the
+policy allows it, and grows again when somebody can take the empty seat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from mofang.domain.events import EventKind
 from mofang.domain.reasons import Reason
 from mofang.domain.scenario import RestartPolicy
+from mofang.recovery.agent.attendance import ABSENT_S, Attendance
+from mofang.recovery.agent.causes import first_cause, is_symptom
 from mofang.recovery.agent.failures import End, Failure, verdict
+from mofang.recovery.agent.membership import Seats, Team, members
 from mofang.recovery.agent.messages import (
     Cleared,
     Exited,
     Hello,
     Message,
+    Pace,
     Problem,
     Started,
     StopAsked,
     StopGeneration,
 )
+from mofang.recovery.agent.record import History, Note
+from mofang.recovery.agent.straggler import StragglerWatch, straggler_problem
 
-__all__ = ["ABSENT_S", "RETURN_S", "Coordinator", "History", "Note"]
+__all__ = ["ABSENT_S", "GROW_MAX_S", "GROW_S", "RETURN_S", "Coordinator", "History", "Note"]
 
-ABSENT_S = 8.0  # a node away for this long fails its generation
-RETURN_S = 60.0  # one away for this long ends the attempt
+RETURN_S = 60.0  # an attempt that lacks nodes for this long ends
+GROW_S = 5.0  # a generation of fewer nodes runs at least so long before it grows; twice as long every time
+GROW_MAX_S = 300.0
 
 
 class _Phase(StrEnum):
     GATHERING = "gathering"
     RUNNING = "running"
     CLEARING = "clearing"
-    DELAY = "delay"
+    WAITING = "waiting"
     FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """An event to record."""
-
-    kind: EventKind
-    generation: int
-    data: Mapping[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class History:
-    """What an earlier agent recorded: the newest generation, how generations failed, and how the attempt was to end."""
-
-    generation: int = 0
-    started: int = 0  # the newest generation whose workers all started
-    failures: list[Failure] = field(default_factory=list)
-    ended: End | None = None
 
 
 class Coordinator:
     """Decides for all nodes of an attempt.
 
     Args:
-        ranks_of: the ranks of every node.
+        team: the nodes.
         policy: when to go on.
-        grace_s: seconds between SIGTERM and SIGKILL when the attempt is stopped.
+        grace_s: seconds between SIGTERM and SIGKILL when the attempt is stopped or grows.
         history: what earlier agents recorded.
         now: seconds, monotonic.
     """
 
-    def __init__(
-        self, *, ranks_of: Sequence[range], policy: RestartPolicy, grace_s: float, history: History, now: float
-    ) -> None:
-        self._ranks_of, self._policy, self._grace_s = ranks_of, policy, grace_s
+    def __init__(self, *, team: Team, policy: RestartPolicy, grace_s: float, history: History, now: float) -> None:
+        self._team, self._policy, self._grace_s = team, policy, grace_s
         self._history = history
         self._now = self._since = self._started_at = now
         self._phase = _Phase.GATHERING
-        self._hellos: dict[int, Hello] = {}
-        self._absent_since: dict[int, float] = {}
+        self._nodes = Attendance(size=len(team.names), now=now, excluded=set(history.excluded))
         self._problems: list[Problem] = []
         self._pids: dict[str, int] = {}
         self._done: set[int] = set()
         self._started: set[int] = set()
-        self._cleared: set[int] = set()
+        self._to_clear: set[int] = set()
         self._end = history.ended
-        self._resume_at = 0.0
+        self._resume_at = self._grow_at = now
+        self._growths = 0
         self._grace = 0.0
+        self._ran_s = 0.0
+        self._unexplained = False  # a symptom ended the generation: until nothing is left of it, its cause may be told
+        self._stragglers = StragglerWatch()
         self.generation = history.generation
-        self.to_start: int | None = None  # the generation that the caller is to start
+        self.seats: Seats = history.seats or team.home
+        self.to_start: int | None = None  # the generation that the caller is to start, with those on ``seats``
         self.orders: list[tuple[int, StopGeneration]] = []
         self.notes: list[Note] = []
 
@@ -98,6 +90,19 @@ class Coordinator:
     def outcome(self) -> End | None:
         """How the attempt ended, once nothing of it is left."""
         return self._end if self._phase is _Phase.FINISHED else None
+
+    @property
+    def _ends(self) -> bool:
+        return self._end is not None
+
+    @property
+    def workers(self) -> int:
+        """How many workers the generation has."""
+        return sum(self._team.workers[node] for node in members(self.seats))
+
+    def port_of(self, node: int) -> int:
+        """Return a port that was free on a node when it last said so."""
+        return self._nodes.ports.get(node, 0)
 
     def receive(self, message: Message, now: float) -> None:
         """Take in one report."""
@@ -108,18 +113,20 @@ class Coordinator:
             case StopAsked():
                 self._stop()
             case Started(generation=self.generation):
-                self._note_started(message)
+                self._pids |= message.pids
+                self._started.add(message.node)
             case Exited(generation=self.generation):
                 self._done.add(message.rank)
             case Problem(generation=self.generation):
                 self._problems.append(message)
-            case Cleared(generation=self.generation):
-                self._cleared.add(message.node)
+            case Cleared():
+                self._note_cleared(message)
+            case Pace(generation=self.generation):
+                self._note_stragglers(message)
 
-    def lose(self, node: int, now: float) -> None:
-        """Take in that the connection to a node broke; it may come back with its workers alive."""
-        self._hellos.pop(node, None)
-        self._absent_since[node] = now
+    def lose(self, node: int, now: float, *, silent: bool = False) -> None:
+        """Take in that the connection to a node broke; unless it was silent, it may soon be back, its workers alive."""
+        self._nodes.lose(node, now, silent=silent)
 
     def tick(self, now: float) -> None:
         """Decide; then ``orders``, ``notes``, ``to_start`` and ``outcome`` say what to do."""
@@ -131,35 +138,47 @@ class Coordinator:
                 self._watch()
             case _Phase.CLEARING:
                 self._await_cleared()
-            case _Phase.DELAY:
-                if now >= self._resume_at:
-                    self._begin()
+            case _Phase.WAITING:
+                self._resume()
             case _Phase.FINISHED:
                 pass
 
     def _welcome(self, hello: Hello) -> None:
-        self._hellos[hello.node] = hello
-        if self._phase is _Phase.CLEARING:
-            self.orders.append((hello.node, StopGeneration(generation=self.generation, grace_s=0.0)))
-        if self._phase is _Phase.RUNNING and not self._runs_here(hello):
-            self._problems.append(self._lost_problem(hello.node, "came back without its workers"))
+        self._nodes.welcome(hello)
+        takes_part = self.generation > 0 and hello.node in members(self.seats)
+        if self._phase is _Phase.CLEARING and hello.node in self._to_clear:
+            self._order(hello.node, self.generation, self._grace)
+        elif self._phase is _Phase.RUNNING and takes_part:
+            if not self._runs_here(hello):
+                self._problems.append(self._lost_problem(hello.node, "came back without its workers"))
+        elif hello.node not in self._nodes.ready and not (takes_part and self._phase is _Phase.GATHERING):
+            self._order(hello.node, hello.generation, 0.0)  # what it ran is over
+
+    def _note_cleared(self, report: Cleared) -> None:
+        runs = self._phase in {_Phase.RUNNING, _Phase.GATHERING} and report.node in members(self.seats)
+        late = report.node in self._to_clear and report.generation != self.generation
+        if not runs and not late:
+            self._nodes.clear(report.node, report.port)
+            self._to_clear.discard(report.node)
 
     def _runs_here(self, hello: Hello) -> bool:
         return hello.intact and hello.generation == self.generation
 
     def _gather(self) -> None:
-        missing = self._missing()
-        if missing:
-            if self._now - self._since > RETURN_S:
-                self._finish(self._node_lost(missing))
-            return
         if self.generation == 0 and self._end is None:
-            self._begin()
-        elif self._can_adopt():
+            self._resume()
+            return
+        missing = self._missing()
+        if any(not self._nodes.is_lost(node, self._now) for node in missing):
+            return
+        if not missing and self._can_adopt():
             self._phase = _Phase.RUNNING
-            self._started = set(self._hellos)
+            self._started = set(members(self.seats))
+            self._start_growing_later()
             if self._history.started != self.generation:
                 self.note_started(0)  # the earlier agent died before it could
+        elif missing and self._end is None and not self._failed():
+            self._fail(self._lost_problem(missing[0], "stopped answering"))
         else:
             if self._end is None and self._failed():
                 self._judge()
@@ -168,13 +187,13 @@ class Coordinator:
     def _can_adopt(self) -> bool:
         if self._failed() or self._end is not None:
             return False
-        return all(self._runs_here(hello) for hello in self._hellos.values())
+        return all(self._runs_here(self._nodes.hellos[node]) for node in members(self.seats))
 
     def _failed(self) -> bool:
         return bool(self._history.failures) and self._history.failures[-1].generation == self.generation
 
     def _missing(self) -> list[int]:
-        return [node for node in range(len(self._ranks_of)) if node not in self._hellos]
+        return [node for node in members(self.seats) if node not in self._nodes.hellos]
 
     def _node_lost(self, nodes: Sequence[int]) -> End:
         names = ", ".join(str(node) for node in nodes)
@@ -189,53 +208,132 @@ class Coordinator:
             signature=f"{Reason.NODE_LOST}/{node}",
         )
 
-    def _begin(self) -> None:
+    def _resume(self) -> None:
+        """Begin the next generation once it is time and enough nodes are there."""
+        if self._now < self._resume_at:
+            return
+        seats = self._team.fill(self.seats, self._nodes.available)
+        awaited = range(len(self._team.names)) if None in seats else members(self.seats)
+        if self._nodes.may_come(awaited, self._now) and self._now - self._since <= RETURN_S + self._grace:
+            return
+        if self._team.suffice(seats):
+            self._begin(seats)
+        elif self._now - self._since > RETURN_S + self._grace:
+            self._give_up(seats)
+
+    def _give_up(self, seats: Seats) -> None:
+        """End for want of nodes, unless those that were excluded can be called back: better they than nobody."""
+        back = self._nodes.ready & self._nodes.excluded
+        if back and self._team.suffice(self._team.fill(seats, self._nodes.ready)):
+            self._nodes.excluded -= back
+            return
+        self._finish(self._node_lost([node for node in members(self._team.home) if node not in members(seats)]))
+
+    def _begin(self, seats: Seats) -> None:
+        before, self.seats = self.seats, seats
         self.generation += 1
         self.to_start = self.generation
         self._phase = _Phase.RUNNING
         self._started_at = self._now
         self._problems, self._pids = [], {}
-        self._done, self._started, self._cleared = set(), set(), set()
+        self._done, self._started, self._to_clear = set(), set(), set()
+        self._nodes.occupy(members(seats))
+        self._start_growing_later()
+        if before != seats:
+            self._note_members(before)
 
-    def _note_started(self, report: Started) -> None:
-        self._pids |= report.pids
-        self._started.add(report.node)
+    def _note_members(self, before: Seats) -> None:
+        data = {
+            "nodes": [self._team.names[node] for node in members(self.seats)],
+            "spares": [self._team.names[node] for node in sorted(self._nodes.available)],
+            "workers": self.workers,
+            "message": self._team.describe_change(before, self.seats, self._nodes.excluded),
+        }
+        self.notes.append(Note(kind=EventKind.MEMBERS_CHANGED, generation=self.generation, data=data))
 
     def note_started(self, port: int) -> None:
         """Record the start once every node has reported it."""
-        data = {"workers": self._ranks_of[-1].stop, "pids": self._pids, "port": port}
+        data = {"workers": self.workers, "pids": self._pids, "port": port}
         self.notes.append(Note(kind=EventKind.GENERATION_STARTED, generation=self.generation, data=data))
 
     @property
     def all_started(self) -> bool:
-        """Whether the workers of all nodes were started."""
-        return len(self._started) == len(self._ranks_of)
+        """Whether the workers of all nodes that take part were started."""
+        return self._started >= set(members(self.seats))
 
     def _watch(self) -> None:
         for node in self._missing():
-            if self._now - self._absent_since.get(node, self._now) > ABSENT_S:
+            if self._nodes.is_lost(node, self._now):
                 self._problems.append(self._lost_problem(node, "stopped answering"))
         if self._problems:
-            self._fail(min(self._problems, key=lambda problem: problem.time))
-        elif len(self._done) == self._ranks_of[-1].stop:
-            self._end = End(reason=Reason.COMPLETED, message="")
-            self._note_ended(self._end.reason, self._end.message, {})
+            self._fail(first_cause(self._problems))
+        elif len(self._done) == self.workers:
+            self._complete()
             self._clear(0.0)
+        elif None in self.seats and self._now >= self._grow_at:
+            self._grow()
+
+    def _complete(self) -> None:
+        self._end = End(reason=Reason.COMPLETED, message="")
+        self._note_ended(self._end.reason, self._end.message, {})
+
+    def _start_growing_later(self) -> None:
+        self._grow_at = self._now + min(GROW_S * 2.0**self._growths, GROW_MAX_S)
+
+    def _grow(self) -> None:
+        """Make room for nodes that could take part: stop with grace, so that nothing is lost."""
+        now = set(members(self.seats))
+        new = set(members(self._team.fill(self.seats, self._nodes.available | now))) - now
+        if not new or self._missing() or not self.all_started:
+            return
+        self._growths += 1
+        message = f"{self._team.describe(new)} can take part: growing to {len(now) + len(new)} nodes"
+        self._note_ended(Reason.RESIZED, message, {"seconds": self._now - self._started_at})
+        self._resume_at = self._now
+        self._clear(self._grace_s)
 
     def _fail(self, problem: Problem) -> None:
+        """End the generation at once. What a symptom is due to may still be told until nothing is left of it."""
+        self._ran_s = self._now - self._started_at
+        self._unexplained = is_symptom(problem)
+        if not self._unexplained:
+            self._settle(problem)
+        self._clear(0.0)
+
+    def _settle(self, problem: Problem) -> None:
+        """Record why the generation failed, and decide what follows."""
         failure = Failure(
             generation=self.generation,
             reason=Reason(problem.reason),
             message=problem.message,
             signature=problem.signature,
             step=problem.step,
-            seconds=self._now - self._started_at,
+            seconds=self._ran_s,
         )
+        if failure.seconds > GROW_MAX_S:
+            self._growths = 0
+        if problem.exclude:
+            self._exclude(problem.node)
         self._history.failures.append(failure)
-        details = {"step": failure.step, "signature": failure.signature, "seconds": failure.seconds}
+        details: dict[str, Any] = {"step": failure.step, "signature": failure.signature, "seconds": failure.seconds}
+        details |= {"node": self._team.names[problem.node]} if len(self._team.names) > 1 else {}
+        details |= {"excluded": sorted(self._nodes.excluded)} if self._nodes.excluded else {}
         self._note_ended(failure.reason, failure.message, details)
         self._judge()
-        self._clear(0.0)
+
+    def _note_stragglers(self, report: Pace) -> None:
+        for straggler, node in self._stragglers.take(report, self.workers):
+            data = {"rank": straggler.rank, "node": self._team.names[node], "ratio": straggler.ratio}
+            data |= {"step": straggler.step}
+            self.notes.append(Note(kind=EventKind.STRAGGLER_DETECTED, generation=self.generation, data=data))
+            if self._policy.replace_stragglers and self._nodes.available:
+                self._problems.append(straggler_problem(straggler, node, self.generation))
+
+    def _exclude(self, node: int) -> None:
+        """Leave a node out from now on, where the attempt can do without it."""
+        others = (self._nodes.available | set(members(self.seats))) & self._nodes.hellos.keys() - {node}
+        if node in members(self.seats) and self._team.suffice(self._team.fill(self.seats, others)):
+            self._nodes.excluded.add(node)
 
     def _note_ended(self, reason: Reason, message: str, details: Mapping[str, Any]) -> None:
         data = {"reason": str(reason), "message": message, **details}
@@ -254,33 +352,45 @@ class Coordinator:
         self._end = End(reason=Reason.STOPPED_BY_USER, message="stopped by the user")
         if self._phase is _Phase.RUNNING:
             self._note_ended(self._end.reason, self._end.message, {})
-        if self._phase is not _Phase.CLEARING:
-            self._clear(self._grace_s)
+        self._clear(self._grace if self._phase is _Phase.CLEARING else self._grace_s)
 
     def _clear(self, grace_s: float) -> None:
+        """Have everything ended: on the nodes that take part, and at the end of the attempt on all."""
         self._phase = _Phase.CLEARING
         self._since = self._now
         self._grace = grace_s
-        self._cleared = set()
-        self.orders += [
-            (node, StopGeneration(generation=self.generation, grace_s=grace_s)) for node in sorted(self._hellos)
-        ]
+        self._to_clear = set(members(self.seats)) if self.generation else set()
+        if self._end is not None:
+            self._to_clear |= self._nodes.hellos.keys()
+        for node in sorted(self._to_clear & self._nodes.hellos.keys()):
+            self._order(node, self.generation, grace_s)
+
+    def _order(self, node: int, generation: int, grace_s: float) -> None:
+        self.orders.append((node, StopGeneration(generation=generation, grace_s=grace_s, last=self._end is not None)))
 
     def _await_cleared(self) -> None:
-        left = [node for node in range(len(self._ranks_of)) if node not in self._cleared]
-        absent = [node for node in left if node not in self._hellos]
-        if not left:
+        absent = self._to_clear - self._nodes.hellos.keys()
+        if self._to_clear - absent or any(not self._nodes.is_lost(node, self._now) for node in absent):
+            return
+        if self._end is None and self._unexplained:
+            self._unexplained = False
+            self._settle(first_cause(self._problems))
+            if self._ends:
+                self._clear(0.0)  # once more: now it is for good
+                return
+        if self._end is None:
             self._after_clearing()
-        elif absent and self._now - self._since > RETURN_S + self._grace:
-            self._finish(self._end or self._node_lost(absent))
+        elif not absent or self._now - self._since > RETURN_S + self._grace:
+            self._finish(self._end)
 
     def _after_clearing(self) -> None:
-        if self._end is not None:
-            self._finish(self._end)
-        elif self._now >= self._resume_at:
-            self._begin()
-        else:
-            self._phase = _Phase.DELAY
+        """Go on; workers of a lost node that still live are cut off from the others, and end when it is back."""
+        if len(self._done) == self.workers:  # all had finished before they were asked to stop
+            self._complete()
+            self._clear(0.0)
+            return
+        self._phase = _Phase.WAITING
+        self._resume()
 
     def _finish(self, end: End) -> None:
         self._end = end

@@ -9,23 +9,15 @@ from pathlib import Path
 
 from mofang.domain.launch import LaunchSpec, NodeLaunch
 from mofang.errors import UsageError
+from mofang.recovery.agent.membership import Team, members, ranks_of
 from mofang.recovery.rundir import AttemptDir
 from mofang.recovery.segments import segment_prefix
 
-__all__ = ["cores_of", "link_mounts", "load_secrets", "ranks_of", "worker_command", "worker_environment"]
+__all__ = ["cores_of", "link_mounts", "load_secrets", "worker_command", "worker_environment"]
 
 _CPU = "cpu"
 _LOAD_MODULES = 'n=$1; shift; while [ "$n" -gt 0 ]; do module load "$1" || exit; shift; n=$((n-1)); done; exec "$@"'
-_OWN = ("MOFANG_JOB", "MOFANG_ATTEMPT", "MOFANG_GENERATION", "MOFANG_MARKER")
-
-
-def ranks_of(spec: LaunchSpec) -> list[range]:
-    """Return the ranks of every node."""
-    ranges, first = [], 0
-    for node in spec.nodes:
-        ranges.append(range(first, first + node.workers))
-        first += node.workers
-    return ranges
+_OWN = ("MOFANG_JOB", "MOFANG_ATTEMPT", "MOFANG_GENERATION", "MOFANG_MARKER", "MOFANG_NODE")
 
 
 def worker_command(spec: LaunchSpec) -> tuple[str, ...]:
@@ -96,6 +88,7 @@ def worker_environment(
     generation: int,
     meeting: tuple[str, int],
     secrets: Mapping[str, str],
+    nodes: Sequence[int] | None = None,
 ) -> dict[str, str]:
     """Return the whole environment of one worker.
 
@@ -107,7 +100,11 @@ def worker_environment(
         generation: the number of the generation.
         meeting: the address and the port where the workers meet.
         secrets: values by variable name.
+        nodes: those that take part, in the order of their ranks; None: as planned, a spare by itself.
     """
+    team = Team.of(spec)
+    planned = members(team.home) if node not in team.spares else (node,)
+    taking_part = planned if nodes is None else tuple(nodes)
     environment = {name: value for name, value in base.items() if name not in _OWN}
     environment.setdefault("PYTHONUNBUFFERED", "1")
     environment |= {**spec.environment.variables, **spec.env, **secrets}
@@ -115,9 +112,8 @@ def worker_environment(
         environment["VIRTUAL_ENV"] = spec.environment.venv
         environment["PATH"] = os.pathsep.join((f"{spec.environment.venv}/bin", environment.get("PATH", os.defpath)))
         environment.pop("PYTHONHOME", None)
-    return (
-        environment | _devices(spec.nodes[node], environment) | _identity(spec, node, local_rank, generation, meeting)
-    )
+    places = _places(team, taking_part, node, local_rank)
+    return environment | _devices(spec.nodes[node], environment) | places | _identity(spec, node, generation, meeting)
 
 
 def _devices(node: NodeLaunch, environment: Mapping[str, str]) -> dict[str, str]:
@@ -128,25 +124,31 @@ def _devices(node: NodeLaunch, environment: Mapping[str, str]) -> dict[str, str]
     return {"OMP_NUM_THREADS": environment.get("OMP_NUM_THREADS", str(threads))}
 
 
-def _identity(
-    spec: LaunchSpec, node: int, local_rank: int, generation: int, meeting: tuple[str, int]
-) -> dict[str, str]:
+def _places(team: Team, nodes: Sequence[int], node: int, local_rank: int) -> dict[str, str]:
+    """Return torchrun's numbers of a worker among those of the nodes that take part."""
+    ranks = ranks_of(team.workers, nodes)
+    return {
+        "RANK": str(ranks[node][local_rank]),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(sum(len(each) for each in ranks.values())),
+        "LOCAL_WORLD_SIZE": str(len(ranks[node])),
+        "NODE_RANK": str(nodes.index(node)),
+    }
+
+
+def _identity(spec: LaunchSpec, node: int, generation: int, meeting: tuple[str, int]) -> dict[str, str]:
     directory = AttemptDir(Path(spec.attempt_dir))
     home = Path(spec.run_dir).parent.parent
     return {
-        "RANK": str(ranks_of(spec)[node][local_rank]),
-        "LOCAL_RANK": str(local_rank),
-        "WORLD_SIZE": str(spec.world_size),
-        "LOCAL_WORLD_SIZE": str(spec.nodes[node].workers),
-        "NODE_RANK": str(node),
         "MASTER_ADDR": meeting[0],
         "MASTER_PORT": str(meeting[1]),
         "MOFANG_JOB": spec.job_id,
         "MOFANG_ATTEMPT": str(spec.attempt),
         "MOFANG_GENERATION": str(generation),
         "MOFANG_MARKER": spec.marker,
+        "MOFANG_NODE": str(node),
         "MOFANG_ATTEMPT_DIR": str(directory.path),
         "MOFANG_CHECKPOINT_DIR": str(directory.checkpoints),
         "MOFANG_DATA_DIR": spec.env.get("MOFANG_DATA_DIR", str(home / "data")),
-        "MOFANG_SHM_PREFIX": segment_prefix(spec.marker),
+        "MOFANG_SHM_PREFIX": segment_prefix(spec.marker, node if len(spec.nodes) > 1 else None),
     }

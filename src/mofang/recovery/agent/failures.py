@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mofang.domain.reasons import Reason
 from mofang.domain.scenario import RestartPolicy
+from mofang.recovery.agent.causes import Action, Recognised, policy_of, recognise
 
 __all__ = ["End", "Failure", "Restart", "describe_exit", "last_words", "signature", "verdict"]
 
 _TAIL_BYTES = 16384
+_TAIL_LINES = 80
 _MAX_WORDS = 300
 _SHORT_S = 5.0  # a generation that fails sooner than this waits before the next, if the one before did as well
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 5.0
 _UNCLEAR_FACTOR = 5
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning|Fault)\b")
-_FINAL = {Reason.COMMAND_NOT_FOUND, Reason.LAUNCH}  # trying again cannot help
-_OUTSIDE = {Reason.NODE_LOST}  # says nothing about the program
+_OWN_END = {Reason.DISK_FULL, Reason.DEVICE_MEMORY, Reason.DISK_ERROR, Reason.CORRUPTION}  # say more than "repeated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +51,28 @@ class End:
     message: str
 
 
-def last_words(log: Path, secrets: Iterable[str] = ()) -> str:
-    """Return the line of a log that says best why its program ended: its last exception, else its last line.
+def last_words(log: Path, secrets: Iterable[str] = ()) -> Recognised:
+    """Return what a log says about why its program ended: its last exception, else its last line.
 
     Values of secrets are blotted out.
     """
+    lines = _tail(log)
+    rest = Recognised(reason=Reason.WORKER_FAILED, words=lines[-1].strip() if lines else "", certain=False)
+    found = recognise(lines) or rest
+    words = found.words
+    for secret in secrets:
+        words = words.replace(secret, "***") if secret else words
+    return replace(found, words=words[:_MAX_WORDS])
+
+
+def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
-        return ""
-    lines = [_bare(line) for line in text.splitlines() if line.strip()]
-    words = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1] if lines else "")
-    for secret in secrets:
-        words = words.replace(secret, "***") if secret else words
-    return words[:_MAX_WORDS]
-
-
-def _bare(line: str) -> str:
-    return re.sub(r"^\[rank\d+\]:\s*", "", line.strip())
+        return []
+    return [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
 
 
 def describe_exit(rank: int, exit_code: int | None, number: int | None, words: str) -> str:
@@ -95,11 +97,11 @@ def signature(reason: Reason, exit_code: int | None, number: int | None, words: 
 def verdict(failures: Sequence[Failure], policy: RestartPolicy) -> Restart | End:
     """Return what follows the last of these failures, the oldest of which comes first."""
     last = failures[-1]
-    if last.reason in _FINAL:
+    if policy_of(last.reason).action is Action.STOP:
         return End(reason=last.reason, message=last.message)
-    if _alike(failures) >= _patience(last, policy) and last.reason not in _OUTSIDE:
+    if _alike(failures) >= _patience(last, policy) and not policy_of(last.reason).outside:
         where = "" if last.step is None else f"at step {last.step} "
-        reason = last.reason if last.reason is Reason.DISK_FULL else Reason.REPEATED_FAILURE
+        reason = last.reason if last.reason in _OWN_END else Reason.REPEATED_FAILURE
         return End(reason=reason, message=f"failed the same way {where}{_alike(failures)} times: {last.message}")
     if policy.max_restarts is not None and len(failures) > policy.max_restarts:
         after = f" (after {policy.max_restarts} restarts)" if policy.max_restarts else ""

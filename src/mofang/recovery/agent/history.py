@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mofang.domain.events import Event, EventKind
 from mofang.domain.reasons import Reason
-from mofang.recovery.agent.coordinator import History
 from mofang.recovery.agent.failures import End, Failure
+from mofang.recovery.agent.membership import read_seats
+from mofang.recovery.agent.record import History
 from mofang.recovery.rundir import AttemptDir, read_number
 from mofang.recovery.spool import read_spool
 
@@ -27,7 +28,8 @@ class Past:
 
 def recall(directory: AttemptDir, node: int) -> Past:
     """Return what the earlier agents of this node recorded; nothing where this is the first."""
-    history = History(generation=read_number(directory.generation) or 0)
+    generation = read_number(directory.generation) or 0
+    history = History(generation=generation, seats=read_seats(directory, generation))
     exits = set()
     for event in _events(directory.agent_spool(node)):
         match event.kind:
@@ -53,9 +55,12 @@ def _events(path: Path) -> list[Event]:
 
 def _note_end(history: History, event: Event) -> None:
     reason, message = Reason(event.data["reason"]), str(event.data["message"])
+    if reason is Reason.RESIZED:
+        return  # nothing failed
     if event.kind is EventKind.OUTCOME or reason in _ENDS:
         history.ended = End(reason=reason, message=message)
         return
+    history.excluded = set(event.data.get("excluded", ()))
     history.failures.append(
         Failure(
             generation=event.generation,

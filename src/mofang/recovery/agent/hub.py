@@ -6,13 +6,13 @@ import json
 import socket
 from pathlib import Path
 
-from mofang.clock import Clock, new_token
+from mofang.clock import Clock, new_token, seeded
 from mofang.domain.launch import LaunchSpec
 from mofang.domain.reasons import Reason
 from mofang.recovery.agent.channel import Channel
 from mofang.recovery.agent.coordinator import Coordinator, History
-from mofang.recovery.agent.environment import ranks_of
 from mofang.recovery.agent.failures import End
+from mofang.recovery.agent.membership import Team, members, write_seats
 from mofang.recovery.agent.messages import Finish, Message, Ping, Problem, StartGeneration, from_wire, to_wire
 from mofang.recovery.agent.uplink import LocalUplink, proof
 from mofang.recovery.rundir import AttemptDir, replace_file
@@ -20,9 +20,9 @@ from mofang.recovery.spool import SpoolWriter
 
 __all__ = ["Hub"]
 
-_PING_S = 1.0
-_SILENT_S = 5.0
+_PING_S = 0.5
 _RETRY_S = 1.0
+_ANY_PORT = (20_000, 30_000)  # below those that Linux gives out, for a node that cannot say which of its ports is free
 
 
 class _Node:
@@ -50,7 +50,7 @@ class Hub:
         self._spec, self._local, self._spool, self._clock = spec, local, spool, clock
         self._directory = AttemptDir(Path(spec.attempt_dir))
         self._coordinator = Coordinator(
-            ranks_of=ranks_of(spec),
+            team=Team.of(spec),
             policy=spec.restart,
             grace_s=spec.grace_s,
             history=history,
@@ -96,14 +96,16 @@ class Hub:
 
     def _start(self, generation: int) -> None:
         """Record the generation durably, then have it started: no two generations ever have the same number."""
+        seats = self._coordinator.seats
         try:
+            if seats != Team.of(self._spec).home or self._directory.seats.exists():
+                write_seats(self._directory, generation, seats)
             replace_file(self._directory.generation, f"{generation}\n")
-            port = _free_port(self._spec.nodes[0].address)
         except OSError as error:
             message = f"generation {generation} cannot be recorded: {error.strerror or error}"
             self._coordinator.receive(
                 Problem(
-                    node=0,
+                    node=members(seats)[0],
                     generation=generation,
                     reason=str(Reason.DISK_FULL),
                     message=message,
@@ -112,9 +114,12 @@ class Hub:
                 self._clock.monotonic(),
             )
             return
-        self._port = port
-        for node in range(len(self._spec.nodes)):
-            self._send(node, StartGeneration(generation=generation, address=self._spec.nodes[0].address, port=port))
+        nodes = members(seats)
+        self._port = self._coordinator.port_of(nodes[0]) or seeded(generation).randrange(*_ANY_PORT)
+        address = self._spec.nodes[nodes[0]].address
+        order = StartGeneration(generation=generation, address=address, port=self._port, nodes=nodes)
+        for node in nodes:
+            self._send(node, order)
 
     def _finish(self, end: End) -> None:
         """Write the last word; a full disk is tried again and again, because without it the job would never end."""
@@ -149,8 +154,9 @@ class Hub:
                 reports += self._reports_of(node, now)
             except ValueError:
                 node.channel.close()  # it speaks another version
-            if node.channel.closed or now - node.heard_at > _SILENT_S:
-                self._drop(node, now)
+            silent = now - node.heard_at > self._spec.restart.node_timeout_s
+            if node.channel.closed or silent:
+                self._drop(node, now, silent=silent)
         return reports
 
     def _reports_of(self, node: _Node, now: float) -> list[Message]:
@@ -176,11 +182,11 @@ class Hub:
             self._nodes.remove(other)
         node.index = int(str(index))
 
-    def _drop(self, node: _Node, now: float) -> None:
+    def _drop(self, node: _Node, now: float, *, silent: bool) -> None:
         node.channel.close()
         self._nodes.remove(node)
         if node.index is not None:
-            self._coordinator.lose(node.index, now)
+            self._coordinator.lose(node.index, now, silent=silent)
 
     def _listen(self) -> socket.socket:
         listener = socket.create_server((self._spec.nodes[0].address, 0), backlog=64)
@@ -205,9 +211,3 @@ class Hub:
             for node in self._nodes:
                 if node.index is not None:
                     node.channel.send(to_wire(Ping(node=0)))
-
-
-def _free_port(address: str) -> int:
-    """Return a port that is free now; if it is taken before the workers bind it, the next generation gets another."""
-    with socket.create_server((address, 0)) as server:
-        return int(server.getsockname()[1])

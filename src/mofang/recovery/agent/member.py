@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mofang.domain.reasons import Reason
+from mofang.recovery.agent.causes import Action, policy_of
 from mofang.recovery.agent.failures import describe_exit, last_words, signature
 from mofang.recovery.agent.messages import Problem
+from mofang.recovery.agent.pace import StepTimes
 from mofang.recovery.agent.shims import ExitFile, read_exit
+from mofang.recovery.heartbeat import Heartbeat, read_heartbeat
+from mofang.recovery.kernel_log import Fact
 from mofang.recovery.processes import Process, is_alive
-from mofang.recovery.rundir import AttemptDir, read_number
+from mofang.recovery.rundir import AttemptDir
 
-__all__ = ["Member", "explain_end"]
+__all__ = ["Member", "Surroundings", "explain_end", "explain_log"]
 
 _NOT_EXECUTED = (126, 127)  # what a shell exits with when it cannot execute a program
+_AWAKE_S = 1.0  # of silence counted between two looks: when this process stood still, the worker may have as well
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,9 +33,17 @@ class Member:
     shim: Process | None
     directory: AttemptDir
     end: ExitFile | None = None
-    step: int | None = None
-    _beat: tuple[int, int] | None = None  # modification time and size of the heartbeat
-    _changed_at: float = field(default=0.0)
+    beat: Heartbeat | None = None
+    silent_s: float = 0.0  # seconds without a heartbeat, as of the last look; 0 before the first
+    pace: StepTimes = field(default_factory=StepTimes)
+    _beat_at: int = 0  # modification time of the heartbeat, nanoseconds
+    _stepped_at: int | None = None  # that of the last one of the phase train that ended a step
+    _looked_at: float = 0.0
+
+    @property
+    def step(self) -> int | None:
+        """The last step it is known to have finished."""
+        return None if self.beat is None else self.beat.step
 
     def look_for_end(self, statuses: dict[int, int], now: float) -> ExitFile | None:
         """Return how the worker ended, or None while it runs.
@@ -52,59 +66,124 @@ class Member:
             return ExitFile(exit_code=os.WEXITSTATUS(status), signal=None, kind="exit", message="", time=now)
         return ExitFile(exit_code=None, signal=9, kind="exit", message="", time=now)
 
-    def silent_for(self, now: float) -> float:
-        """Return for how many seconds there was no progress; 0 before the first heartbeat."""
+    def look(self, now: float) -> Heartbeat | None:
+        """Look at the heartbeat; return it if it is new.
+
+        Args:
+            now: seconds, monotonic.
+        """
         path = self.directory.heartbeat(self.rank, self.generation)
         try:
-            status = path.stat()
+            beat_at = path.stat().st_mtime_ns
         except OSError:
-            return 0.0
-        beat = (status.st_mtime_ns, status.st_size)
-        if beat != self._beat:
-            self._beat, self._changed_at = beat, now
-            self.step = read_number(path)
-        return now - self._changed_at
+            return None
+        passed, self._looked_at = now - self._looked_at, now
+        if beat_at == self._beat_at:
+            self.silent_s += min(passed, _AWAKE_S)
+            return None
+        beat = read_heartbeat(path)
+        if beat is not None:
+            self._learn(beat, beat_at)
+            self.beat = beat
+        self._beat_at, self.silent_s = beat_at, 0.0
+        return beat
+
+    def _learn(self, beat: Heartbeat, beat_at: int) -> None:
+        """Take in the time from step to step, unless something else was done on the way."""
+        before = self.beat
+        if before is None or not (before.trains and beat.trains):
+            self._stepped_at = None
+        if before is None or beat.step == before.step:
+            return
+        if self._stepped_at is not None and beat.step > before.step:
+            self.pace.note((beat_at - self._stepped_at) / 1e9, beat.step - before.step)
+        self._stepped_at = beat_at
+
+    def newest_step(self) -> int | None:
+        """Return the step in the heartbeat as it is now."""
+        self.beat = read_heartbeat(self.directory.heartbeat(self.rank, self.generation)) or self.beat
+        return self.step
 
 
-def explain_end(
-    member: Member, end: ExitFile, *, node: int, secrets: tuple[str, ...], through_shell: bool, memory_ran_out: bool
-) -> Problem | None:
-    """Return what is wrong with a worker's end; None where it ended well.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is known when a worker's end is explained.
 
-    Args:
-        member: the worker.
-        end: how it ended.
-        node: the index of its node.
-        secrets: values that must not be shown.
-        through_shell: whether a shell started the program, whose exit code then says that it was not found.
-        memory_ran_out: whether the kernel killed something for memory since the generation started.
+    ``secrets`` are values that must not be shown; ``through_shell``: a shell started the program, whose exit code then
+    says that it was not found; ``memory_ran_out``: the kernel killed something for memory since the generation started,
+    in the agent's cgroup where that is counted; ``facts``: what the kernel log said meanwhile.
     """
+
+    node: int
+    secrets: tuple[str, ...] = ()
+    through_shell: bool = False
+    memory_ran_out: bool = False
+    facts: Sequence[Fact] = ()
+
+
+def explain_end(member: Member, end: ExitFile, around: Surroundings) -> Problem | None:
+    """Return what is wrong with a worker's end; None where it ended well."""
     if end.exit_code == 0 and end.kind == "exit":
         return None
-    member.step = read_number(member.directory.heartbeat(member.rank, member.generation))
-    words = end.message or last_words(member.directory.log(member.rank, member.generation), secrets)
-    reason = _reason(end, through_shell, memory_ran_out)
-    said = words if end.signal is None else ""
-    said = "the machine ran out of memory" if reason is Reason.MEMORY else said
-    message = end.message or describe_exit(member.rank, end.exit_code, end.signal, said)
+    said = last_words(member.directory.log(member.rank, member.generation), around.secrets)
+    reason, words = _reason(end, said.reason, around), end.message or said.words
+    shown = _shown(end, reason, words, around)
     return Problem(
-        node=node,
+        node=around.node,
         generation=member.generation,
         reason=str(reason),
-        message=message,
+        message=end.message or describe_exit(member.rank, end.exit_code, end.signal, shown),
         signature=signature(reason, end.exit_code, end.signal, words),
-        step=member.step,
+        step=member.newest_step(),
         time=end.time,
+        exclude=policy_of(reason).action is Action.ELSEWHERE,
     )
 
 
-def _reason(end: ExitFile, through_shell: bool, memory_ran_out: bool) -> Reason:
+def explain_log(member: Member, around: Surroundings, now: float) -> Problem | None:
+    """Return what a worker that is still on its way out says in its log, if that is an error.
+
+    Its traceback is written before it ends, and others that fail because of it may be seen first.
+    """
+    said = last_words(member.directory.log(member.rank, member.generation), around.secrets)
+    if not said.certain or policy_of(said.reason).symptom:
+        return None
+    return Problem(
+        node=around.node,
+        generation=member.generation,
+        reason=str(said.reason),
+        message=f"rank {member.rank} failed: {said.words}",
+        signature=signature(said.reason, 1, None, said.words),
+        step=member.newest_step(),
+        time=now,
+        exclude=policy_of(said.reason).action is Action.ELSEWHERE,
+    )
+
+
+def _shown(end: ExitFile, reason: Reason, words: str, around: Surroundings) -> str:
+    """Return what explains the end best: the kernel's words, else the program's own."""
+    if reason is Reason.MEMORY and end.signal is not None:
+        return "the machine ran out of memory"
+    fact = _grave(around) or next((fact for fact in around.facts if "XID" in fact.text), None)
+    if fact is not None and fact.reason in {reason, Reason.WORKER_FAILED}:
+        return f"{fact.text}: {words}" if words and end.signal is None else fact.text
+    return words if end.signal is None or reason is not Reason.WORKER_KILLED else ""
+
+
+def _grave(around: Surroundings) -> Fact | None:
+    return next((fact for fact in around.facts if fact.reason is Reason.DEVICE_ERROR), None)
+
+
+def _reason(end: ExitFile, said: Reason, around: Surroundings) -> Reason:
     if end.kind != "exit":
         return Reason(end.kind)
-    if end.signal == signal.SIGKILL and memory_ran_out:
-        return Reason.MEMORY
-    if end.signal is not None:
-        return Reason.WORKER_KILLED
-    if through_shell and end.exit_code in _NOT_EXECUTED:
+    if end.signal == signal.SIGKILL:
+        out = around.memory_ran_out or any(fact.reason is Reason.MEMORY for fact in around.facts)
+        return Reason.MEMORY if out else Reason.WORKER_KILLED
+    if around.through_shell and end.exit_code in _NOT_EXECUTED:
         return Reason.COMMAND_NOT_FOUND
-    return Reason.WORKER_FAILED
+    if (fact := _grave(around)) is not None and (fact.grave or said is Reason.WORKER_FAILED):
+        return fact.reason
+    if end.signal is None:
+        return said
+    return Reason.WORKER_KILLED if said is Reason.WORKER_FAILED or end.signal != signal.SIGABRT else said

@@ -14,7 +14,7 @@ from typing import Any
 
 from mofang.recovery.processes import Process, environment_of, find, marked
 
-__all__ = ["ExitFile", "StartedShim", "find_shims", "read_exit", "start_shim"]
+__all__ = ["ExitFile", "StartedShim", "find_shims", "read_exit", "shim_command", "start_shim"]
 
 _SHIM = str(Path(__file__).parent.parent / "shim.py")
 _ANSWER_S = 20.0
@@ -23,23 +23,31 @@ _DEFAULTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signa
 
 @dataclass(slots=True)
 class StartedShim:
-    """A shim on its way: ``worker`` waits for its answer."""
+    """A shim on its way: ``worker`` waits for its answer. ``process`` is None until then where a standby forks it."""
 
-    process: Process
+    process: Process | None
     _answers: int
 
-    def worker(self) -> int:
+    def worker(self, limit_s: float = _ANSWER_S) -> int:
         """Wait for the worker's start; return its process number, 0 where it could not be started."""
         text = b""
         try:
-            while not text.endswith(b"\n") and select.select([self._answers], [], [], _ANSWER_S)[0]:
+            while not text.endswith(b"\n") and select.select([self._answers], [], [], limit_s)[0]:
                 piece = os.read(self._answers, 4096)
                 if not piece:
                     break
                 text += piece
         finally:
             os.close(self._answers)
-        return json.loads(text)["pid"] or 0 if text.endswith(b"\n") else 0
+        answer = json.loads(text) if text.endswith(b"\n") else {}
+        if self.process is None and answer:
+            self.process = find(answer["shim"]) or Process(answer["shim"], 0)
+        return answer.get("pid") or 0
+
+
+def shim_command(name: str) -> list[str]:
+    """Return the command line of a shim."""
+    return [sys.executable, "-I", "-S", _SHIM, name]
 
 
 def start_shim(name: str, order: Mapping[str, Any], environment: Mapping[str, str]) -> StartedShim:
@@ -53,7 +61,7 @@ def start_shim(name: str, order: Mapping[str, Any], environment: Mapping[str, st
     try:
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", _SHIM, name],
+            shim_command(name),
             environment,
             file_actions=[(os.POSIX_SPAWN_DUP2, order_out, 0), (os.POSIX_SPAWN_DUP2, answer_in, 1)],
             setsid=True,

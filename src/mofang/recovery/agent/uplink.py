@@ -15,10 +15,9 @@ from mofang.recovery.rundir import AttemptDir
 
 __all__ = ["LocalUplink", "TcpUplink", "Uplink", "proof"]
 
-_CONNECT_S = 2.0
-_RETRY_S = 0.5
-_PING_S = 1.0
-_SILENT_S = 5.0
+_CONNECT_S = 0.5
+_RETRY_S = 0.1
+_PING_S = 0.5
 
 
 class Uplink(Protocol):
@@ -71,9 +70,13 @@ class TcpUplink:
         node: the index of this node.
         hello: returns the report that every new connection begins with.
         clock: the time.
+        silent_s: a connection on which nothing comes for so long is broken.
     """
 
-    def __init__(self, directory: AttemptDir, node: int, hello: Callable[[], Hello], clock: Clock) -> None:
+    def __init__(
+        self, directory: AttemptDir, node: int, hello: Callable[[], Hello], clock: Clock, silent_s: float
+    ) -> None:
+        self._silent_s = silent_s
         self._directory, self._node, self._hello, self._clock = directory, node, hello, clock
         self._channel: Channel | None = None
         self._heard_at = clock.monotonic()
@@ -88,8 +91,9 @@ class TcpUplink:
         """Return the orders that have arrived; connect and show signs of life as needed."""
         now = self._clock.monotonic()
         if self._channel is None and now >= self._try_at:
-            self._try_at = now + _RETRY_S
             self._connect()
+            # whoever does not answer at all is not asked again at once: meanwhile nobody looks after the workers
+            self._try_at = self._clock.monotonic() + _RETRY_S + 2.0 * (self._clock.monotonic() - now)
         channel = self._channel
         if channel is None:
             return []
@@ -99,7 +103,7 @@ class TcpUplink:
         orders = [from_wire(wire) for wire in channel.receive()]
         if orders:
             self._heard_at = now
-        if channel.closed or now - self._heard_at > _SILENT_S:
+        if channel.closed or now - self._heard_at > self._silent_s:
             channel.close()
             self._channel = None
         return orders

@@ -1,40 +1,53 @@
-"""The files of a checkpoint directory: names, durable writes, the pointer ``latest`` and retention. No torch."""
+"""The files of a checkpoint directory: names, drafts, what can be loaded, and retention. No torch.
+
+A step is written in a draft directory of its own, ``.step-00000120.RUN.draft``, which gets its name when it is
+complete. So what is cut short is never seen as a checkpoint, and ranks of a generation that is gone can only write
+into a draft that nobody will complete.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import shutil
 from pathlib import Path
-from typing import TypeVar
 
-from mofang.domain.codec import decode, encode
-from mofang.errors import CheckpointError, StoreError
-from mofang.recovery.checkpoint.manifest import FORMAT, Commit, Manifest, Shard
+from mofang.errors import CheckpointError
+from mofang.recovery.checkpoint import records
+from mofang.recovery.checkpoint.manifest import Manifest, Shard
+from mofang.recovery.checkpoint.writing import sync, write_atomic
 
 __all__ = [
     "candidates",
+    "claim",
+    "claimed_by",
+    "clean",
     "commit_path",
     "describe",
+    "draft_dir",
     "latest_checkpoint",
-    "make_durable",
     "move_latest",
-    "read_commit",
+    "publish",
+    "put_back",
     "read_manifest",
     "retain",
     "shard_name",
     "step_dir",
     "verify",
-    "write_commit",
-    "write_manifest",
 ]
 
-T = TypeVar("T", Commit, Manifest)
+_DRAFT = re.compile(r"\.step-(\d+)\.(\d+)\.draft")
+_ASIDE = re.compile(r"\.(step-\d+)\.aside")
 
 
 def step_dir(directory: Path, step: int) -> Path:
-    """Return the directory of one step."""
+    """Return the directory of one complete step."""
     return directory / f"step-{step:08d}"
+
+
+def draft_dir(directory: Path, step: int, run: int) -> Path:
+    """Return where a run writes a step until it is complete."""
+    return directory / f".step-{step:08d}.{run}.draft"
 
 
 def shard_name(rank: int, world_size: int) -> str:
@@ -45,32 +58,6 @@ def shard_name(rank: int, world_size: int) -> str:
 def commit_path(target: Path, rank: int, world_size: int) -> Path:
     """Return the path of one rank's commit record."""
     return target / f"commit-{rank:05d}-of-{world_size:05d}.json"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync(path.parent)
-
-
-def make_durable(path: Path) -> Shard:
-    """Flush a written shard file to the disk and return its size and sum."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return describe(path)
 
 
 def describe(path: Path) -> Shard:
@@ -93,87 +80,117 @@ def verify(target: Path, shard: Shard) -> None:
         raise CheckpointError(f"{shard.file} is corrupt: SHA-256 {found.sha256[:12]}, not {shard.sha256[:12]}")
 
 
-def write_commit(target: Path, commit: Commit) -> None:
-    """Make one rank's commit record durable."""
-    _write_atomic(commit_path(target, commit.rank, commit.world_size), encode(commit))
-
-
-def write_manifest(target: Path, manifest: Manifest) -> None:
-    """Make the manifest durable; with it the step is complete."""
-    _write_atomic(target / "manifest.json", encode(manifest))
-    _sync(target.parent)
-
-
-def _read(kind: type[T], path: Path) -> T:
-    try:
-        return decode(kind, path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from error
-    except StoreError as error:
-        raise CheckpointError(f"{path.name} is torn or corrupt: {error.message[:120]}") from error
-
-
-def read_commit(target: Path, rank: int, world_size: int) -> Commit:
-    """Return one rank's commit record.
-
-    Raises:
-        CheckpointError: it is missing, torn or corrupt.
-    """
-    return _read(Commit, commit_path(target, rank, world_size))
-
-
-def read_manifest(target: Path) -> Manifest:
+def read_manifest(directory: Path, step: int) -> Manifest:
     """Return the manifest of a step.
 
     Raises:
-        CheckpointError: it is missing, torn, corrupt or of a newer format.
+        CheckpointError: it is missing, torn, corrupt, of another step or of a newer format.
     """
-    manifest = _read(Manifest, target / "manifest.json")
-    if manifest.format != FORMAT:
-        raise CheckpointError(f"the manifest has format {manifest.format}, this version reads {FORMAT}")
+    manifest = records.read_manifest(step_dir(directory, step) / "manifest.json")
+    if manifest.step != step:
+        raise CheckpointError(f"the manifest is that of step {manifest.step}")
     return manifest
+
+
+def publish(draft: Path, directory: Path, step: int) -> None:
+    """Give a complete draft its name and point ``latest`` at it, atomically and durably.
+
+    A directory that has the name already (a step that is saved once more after a way back) is put aside until then.
+    """
+    target = step_dir(directory, step)
+    aside = directory / f".{target.name}.aside"
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.replace(aside)
+    draft.replace(target)
+    sync(directory)
+    move_latest(directory, step)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def move_latest(directory: Path, step: int) -> None:
     """Point ``latest`` at a complete step, atomically and durably."""
-    _write_atomic(directory / "latest", f"{step_dir(directory, step).name}\n")
-
-
-def _steps(directory: Path) -> list[int]:
-    names = (path.name.removeprefix("step-") for path in directory.glob("step-*"))
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    records.write_pointer(directory / "latest", step)
 
 
 def latest_checkpoint(directory: Path) -> int | None:
-    """Return the step that ``latest`` names, or None where nothing was ever committed."""
-    try:
-        name = (directory / "latest").read_text(encoding="utf-8").strip().removeprefix("step-")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return int(name) if name.isdigit() else None
+    """Return the step that ``latest`` names, or None where nothing was ever committed, or the pointer is damaged."""
+    return records.read_pointer(directory / "latest")
+
+
+def _complete(directory: Path) -> list[int]:
+    """Return the steps that have a manifest, the newest first."""
+    names = (path.parent.name.removeprefix("step-") for path in directory.glob("step-*/manifest.json"))
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 def candidates(directory: Path) -> tuple[int, ...]:
     """Return the steps to try, best first: the one ``latest`` names, then the complete ones before it.
 
-    Without a readable ``latest``, every complete step. A later step than ``latest`` was never agreed on.
+    Where ``latest`` cannot be read, every complete step. A later step than ``latest`` was never agreed on.
     """
     latest = latest_checkpoint(directory)
-    complete = [step for step in _steps(directory) if (step_dir(directory, step) / "manifest.json").exists()]
+    complete = _complete(directory)
     if latest is None:
         return tuple(complete)
     return (latest, *(step for step in complete if step < latest))
 
 
 def retain(directory: Path, newest: int, keep: int) -> None:
-    """Remove all but the ``keep`` newest complete steps up to ``newest``.
+    """Remove all but the ``keep`` newest complete steps up to ``newest``, and drafts of steps before it.
 
     Later steps belong to a past that was refused and left; incomplete ones to a save that was cut short.
     """
-    complete = [
-        step for step in _steps(directory) if step <= newest and (step_dir(directory, step) / "manifest.json").exists()
-    ]
-    kept = set(complete[: max(1, keep)])
-    for step in _steps(directory):
-        if step not in kept:
-            shutil.rmtree(step_dir(directory, step), ignore_errors=True)
+    kept = {step for step in _complete(directory) if step <= newest}
+    kept = set(sorted(kept, reverse=True)[: max(1, keep)])
+    for path in directory.glob("step-*"):
+        name = path.name.removeprefix("step-")
+        if name.isdigit() and int(name) not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob(".step-*.draft"):
+        found = _DRAFT.fullmatch(path.name)
+        if found and int(found[1]) <= newest:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def claim(directory: Path, run: int) -> None:
+    """Make a run the one whose steps are completed, and remove what others left half done.
+
+    Args:
+        directory: of the checkpoints.
+        run: a number that is this run's alone, such as one drawn by rank 0 when the generation starts.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / ".run", [f"{run}\n".encode()])
+    clean(directory, run)
+
+
+def claimed_by(directory: Path) -> int | None:
+    """Return the run that claimed the directory last."""
+    try:
+        text = (directory / ".run").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def clean(directory: Path, run: int) -> None:
+    """Remove what other runs left half done."""
+    for path in directory.glob(".step-*.draft"):
+        found = _DRAFT.fullmatch(path.name)
+        if found and int(found[2]) != run:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in directory.glob(".*.draft"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+    put_back(directory)
+
+
+def put_back(directory: Path) -> None:
+    """Give a step that was put aside its name back, where its successor never came."""
+    for path in directory.glob(".step-*.aside"):
+        found = _ASIDE.fullmatch(path.name)
+        if found and not (directory / found[1]).exists():
+            path.replace(directory / found[1])
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,27 +15,54 @@ from mofang.clock import Clock
 from mofang.errors import CheckpointError
 from mofang.recovery.checkpoint import files
 from mofang.recovery.checkpoint.manifest import Manifest, TensorEntry, plan_reads
+from mofang.recovery.checkpoint.parts import private_name
 from mofang.recovery.checkpoint.peers import Peers
-from mofang.recovery.checkpoint.save import private_name
 from mofang.recovery.checkpoint.state import TrainingState
 
-__all__ = ["Loaded", "load_checkpoint"]
+if TYPE_CHECKING:
+    from mofang.recovery.checkpoint.remote import Remote
+
+__all__ = ["Loaded", "Refused", "load_checkpoint"]
 
 Refused = Callable[[Path, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The checkpoint that training goes on from; its tensors are in place already."""
+    """What training goes on from; the tensors of the state are in place already.
+
+    Attributes:
+        step: the number of finished steps.
+        path: where it was read from.
+        scalars: JSON values that are alike on every rank.
+        seconds: how long it took.
+        tier: ``memory``, ``peer`` or ``disk``.
+        world_size: of the ranks that saved it; 0 where that is not known.
+        private: this rank's own tensors as they were saved, whatever their shape; none for a rank that was not there.
+        own: the JSON values of each rank that saved, by rank, so that a data loader can adapt its positions or refuse.
+        fence: of a snapshot in memory: the number of the generation that took it.
+    """
 
     step: int
     path: Path
     scalars: Mapping[str, Any]
     seconds: float
+    tier: str = "disk"
+    world_size: int = 0
+    private: Mapping[str, Tensor] = field(default_factory=dict)
+    own: tuple[Mapping[str, Any], ...] = ()
+    fence: int = 0
 
 
 def load_checkpoint(
-    directory: Path, state: TrainingState, *, peers: Peers, clock: Clock, on_refused: Refused
+    directory: Path,
+    state: TrainingState,
+    *,
+    peers: Peers,
+    clock: Clock,
+    on_refused: Refused,
+    remote: Remote | None = None,
+    at_most: int | None = None,
 ) -> Loaded | None:
     """Fill the tensors of ``state`` in place; collective. None where no checkpoint was ever committed.
 
@@ -45,24 +72,34 @@ def load_checkpoint(
 
     Args:
         directory: shared by all ranks.
-        state: where tensors go; its ``step`` and ``scalars`` are not read.
+        state: where tensors go; its ``step``, ``scalars`` and ``own`` are not read.
         peers: the ranks that load together.
         clock: times the load.
         on_refused: told the path and the reason, on each rank that found one.
+        remote: where checkpoints were uploaded to; it is asked where it has a newer one, or none here can be used.
+        at_most: checkpoints of later steps are not to be used; None: all may be.
 
     Raises:
         CheckpointError: on every rank, where checkpoints were committed and none of them can be used.
     """
     started = clock.monotonic()
-    steps = iter(files.candidates(directory) if peers.rank == 0 else ())
+    steps = _steps(directory, remote, on_refused) if peers.rank == 0 else iter(())
     tried = 0
-    while (step := peers.from_first(next(steps, -1))) >= 0:
+    usable = (step for step in steps if at_most is None or step <= at_most)
+    while (step := peers.from_first(next(usable, -1))) >= 0:
         tried += 1
-        target = files.step_dir(directory, step)
-        manifest = _attempt(target, state, peers, on_refused)
+        manifest = _attempt(directory, step, state, peers, on_refused)
         if manifest is not None:
-            seconds = clock.monotonic() - started
-            return Loaded(step=step, path=target, scalars=manifest.scalars, seconds=seconds)
+            path = files.step_dir(directory, step)
+            return Loaded(
+                step=step,
+                path=path,
+                scalars=manifest.scalars,
+                seconds=clock.monotonic() - started,
+                world_size=manifest.world_size,
+                private=_private(path, manifest, peers.rank),
+                own=manifest.own,
+            )
     if tried:
         raise CheckpointError(
             f"none of {tried} checkpoints in {directory} can be used",
@@ -71,10 +108,43 @@ def load_checkpoint(
     return None
 
 
-def _attempt(target: Path, state: TrainingState, peers: Peers, on_refused: Refused) -> Manifest | None:
+def _steps(directory: Path, remote: Remote | None, on_refused: Refused) -> Iterator[int]:
+    """Yield the steps to try, the newest first; what lies elsewhere only is brought here first."""
+    files.put_back(directory)
+    here = files.candidates(directory)
+    if remote is None:
+        yield from here
+        return
+    there = _remote_steps(remote, on_refused)
+    newer = [step for step in there if not here or step > here[0]]
+    yield from _brought(directory, remote, newer, on_refused)
+    yield from here
+    yield from _brought(directory, remote, [step for step in there if step not in newer], on_refused)
+
+
+def _remote_steps(remote: Remote, on_refused: Refused) -> tuple[int, ...]:
+    try:
+        return remote.candidates()
+    except CheckpointError as error:
+        on_refused(Path(remote.shown), error.message)
+        return ()
+
+
+def _brought(directory: Path, remote: Remote, steps: list[int], on_refused: Refused) -> Iterator[int]:
+    for step in steps:
+        try:
+            remote.download(directory, step)
+        except CheckpointError as error:
+            on_refused(Path(remote.shown), error.message)
+        else:
+            yield step
+
+
+def _attempt(directory: Path, step: int, state: TrainingState, peers: Peers, on_refused: Refused) -> Manifest | None:
+    target = files.step_dir(directory, step)
     manifest, problem = None, ""
     try:
-        manifest = files.read_manifest(target)
+        manifest = files.read_manifest(directory, step)
         _check_fits(manifest, state)
         for shard in manifest.shards[peers.rank :: peers.world_size]:
             files.verify(target, shard)
@@ -136,3 +206,14 @@ def _fill(target: Path, manifest: Manifest, state: TrainingState, rank: int) -> 
 def _fill_box(shards: _Shards, name: str, entry: TensorEntry, tensor: Tensor, offset: tuple[int, ...]) -> None:
     for read in plan_reads(name, entry, offset, tuple(tensor.shape)):
         tensor[read.target].copy_(shards.read(read.shard, name, read.source))
+
+
+def _private(target: Path, manifest: Manifest, rank: int) -> dict[str, Tensor]:
+    """Return a rank's own tensors as they were saved."""
+    shards, prefix = _Shards(target, manifest), private_name(rank, "")
+    found = {name: entry for name, entry in manifest.tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): shards.read(entry.pieces[0].shard, name, ()).clone()
+        for name, entry in found.items()
+        if entry.pieces
+    }

@@ -15,6 +15,7 @@ from mofang.errors import CheckpointError
 
 __all__ = [
     "FORMAT",
+    "READABLE",
     "Commit",
     "Manifest",
     "Piece",
@@ -27,7 +28,8 @@ __all__ = [
     "plan_reads",
 ]
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # format 1 has neither sums in its JSON files nor values of single ranks
 
 Shape = tuple[int, ...]
 
@@ -61,18 +63,22 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """One rank's word that its shard is durable, and the pieces that shard holds."""
+    """One rank's word that its shard is durable, the pieces that shard holds, and this rank's JSON values."""
 
     step: int
     rank: int
     world_size: int
     shard: Shard
     tensors: Mapping[str, TensorEntry]
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A complete checkpoint. ``scalars`` are the JSON values of the training state."""
+    """A complete checkpoint.
+
+    ``scalars`` are the JSON values of the training state that are alike on every rank, ``own`` those of each rank.
+    """
 
     format: int
     step: int
@@ -80,6 +86,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     tensors: Mapping[str, TensorEntry]
     scalars: Mapping[str, Any] = field(default_factory=dict)
+    own: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -138,20 +145,23 @@ def assemble(commits: Sequence[Commit], scalars: Mapping[str, Any]) -> Manifest:
         shards=tuple(commit.shard for commit in ordered),
         tensors=_joined(ordered),
         scalars=dict(scalars),
+        own=tuple(dict(commit.own) for commit in ordered),
     )
 
 
 def _joined(commits: Iterable[Commit]) -> dict[str, TensorEntry]:
     heads: dict[str, TensorEntry] = {}
-    pieces: dict[str, list[Piece]] = {}
+    pieces: dict[str, dict[tuple[Shape, Shape], Piece]] = {}
     for commit in commits:
         for name, entry in commit.tensors.items():
             head = heads.setdefault(name, entry)
             if (head.dtype, head.shape) != (entry.dtype, entry.shape):
                 raise CheckpointError(f"ranks disagree about the type or the shape of {name}")
-            pieces.setdefault(name, []).extend(entry.pieces)
+            held = pieces.setdefault(name, {})
+            for piece in entry.pieces:  # ranks that hold the same box (HSDP) each wrote it: one of them is read
+                held.setdefault((piece.offset, piece.shape), piece)
     joined = {
-        name: TensorEntry(dtype=head.dtype, shape=head.shape, pieces=tuple(pieces[name]))
+        name: TensorEntry(dtype=head.dtype, shape=head.shape, pieces=tuple(pieces[name].values()))
         for name, head in heads.items()
     }
     for name, entry in joined.items():

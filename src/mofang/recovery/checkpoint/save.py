@@ -7,18 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from mofang.clock import Clock
 from mofang.errors import CheckpointError
-from mofang.recovery.checkpoint import files
-from mofang.recovery.checkpoint.manifest import Commit, Piece, TensorEntry, assemble
+from mofang.recovery.checkpoint import files, parts
+from mofang.recovery.checkpoint.complete import complete
+from mofang.recovery.checkpoint.manifest import TensorEntry
+from mofang.recovery.checkpoint.parts import Contribution, private_name
 from mofang.recovery.checkpoint.peers import Peers
 from mofang.recovery.checkpoint.state import TrainingState, dtype_name
 
-__all__ = ["Saved", "private_name", "save_checkpoint"]
+__all__ = ["Saved", "save_checkpoint"]
+
+_RUN = 0  # ranks that save together wait for each other, so one name for their drafts will do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +31,6 @@ class Saved:
     step: int
     bytes: int
     seconds: float
-
-
-def private_name(rank: int, name: str) -> str:
-    """Return the name under which a rank's own tensor is kept."""
-    return f"rank-{rank:05d}/{name}"
 
 
 def save_checkpoint(directory: Path, state: TrainingState, *, keep: int, peers: Peers, clock: Clock) -> Saved:
@@ -49,72 +47,62 @@ def save_checkpoint(directory: Path, state: TrainingState, *, keep: int, peers: 
         CheckpointError: on every rank, where any rank could not write; the partial step is removed, ``latest`` stands.
     """
     started = clock.monotonic()
-    target = files.step_dir(directory, state.step)
-    _together(peers, target, lambda: _clear(target) if peers.rank == 0 else None)
-    size = _together(peers, target, lambda: _write_shard(target, state, peers))
-    total = _together(peers, target, lambda: _complete(directory, state, peers, keep) if peers.rank == 0 else size)
+    draft = files.draft_dir(directory, state.step, _RUN)
+    first = peers.rank == 0
+    _together(peers, draft, lambda: _begin(directory, draft) if first else None)
+    size = _together(peers, draft, lambda: _write(draft, state, peers))
+    total = _together(peers, draft, lambda: _finish(directory, draft, state, peers, keep) if first else size)
     return Saved(step=state.step, bytes=total or 0, seconds=clock.monotonic() - started)
 
 
-def _together(peers: Peers, target: Path, action: Callable[[], int | None]) -> int | None:
+def _together(peers: Peers, draft: Path, action: Callable[[], int | None]) -> int | None:
     """Run one phase on every rank; where it failed on any, undo the step and fail on all."""
     problem, result = "", None
     try:
         result = action()
-    except (OSError, SafetensorError, CheckpointError) as error:
+    except (OSError, CheckpointError) as error:
         problem = str(error) or type(error).__name__
     if not peers.all_ok(not problem):
         if peers.rank == 0:
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
-            f"{target.name} could not be saved: {problem or 'another rank failed'}",
+            f"{draft.name.split('.')[1]} could not be saved: {problem or 'another rank failed'}",
             hint="free some space where the job keeps its checkpoints; training goes on",
         )
     return result
 
 
-def _clear(target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
+def _begin(directory: Path, draft: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    files.put_back(directory)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
 
 
-def _write_shard(target: Path, state: TrainingState, peers: Peers) -> int:
-    tensors, entries = _own(state, peers)
-    path = target / files.shard_name(peers.rank, peers.world_size)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-    shard = files.make_durable(path)
-    commit = Commit(step=state.step, rank=peers.rank, world_size=peers.world_size, shard=shard, tensors=entries)
-    files.write_commit(target, commit)
-    return shard.bytes
+def _write(draft: Path, state: TrainingState, peers: Peers) -> int:
+    record = parts.write_contribution(draft, _contribution(state, peers))
+    parts.commit(draft, record)
+    return record.shard.bytes
 
 
-def _own(state: TrainingState, peers: Peers) -> tuple[dict[str, Tensor], dict[str, TensorEntry]]:
+def _finish(directory: Path, draft: Path, state: TrainingState, peers: Peers, keep: int) -> int:
+    return complete(directory, draft, step=state.step, world_size=peers.world_size, scalars=state.scalars, keep=keep)
+
+
+def _contribution(state: TrainingState, peers: Peers) -> Contribution:
     """Return what this rank writes: its box of every sharded tensor, its share of the others, its private ones."""
     owners = state.owners(peers.world_size)
-    tensors: dict[str, Tensor] = {}
-    entries: dict[str, TensorEntry] = {}
-    for name, part in state.parts.items():
-        if owners.get(name, peers.rank) != peers.rank:
-            continue
-        piece = Piece(shard=peers.rank, offset=part.offset, shape=tuple(part.tensor.shape))
-        pieces = (piece,) if part.tensor.numel() else ()
-        entries[name] = TensorEntry(dtype=part.entry.dtype, shape=part.shape, pieces=pieces)
-        if pieces:
-            tensors[name] = part.tensor
+    part = Contribution(step=state.step, rank=peers.rank, world_size=peers.world_size, own=state.own)
+    for name, held in state.parts.items():
+        if owners.get(name, peers.rank) == peers.rank:
+            part.add(name, held.entry, held.offset, tuple(held.tensor.shape), _bytes(held.tensor))
     for short, tensor in state.private.items():
-        name, shape = private_name(peers.rank, short), tuple(tensor.shape)
-        whole = Piece(shard=peers.rank, offset=(0,) * len(shape), shape=shape)
-        entries[name] = TensorEntry(dtype=dtype_name(tensor.dtype), shape=shape, pieces=(whole,))
-        tensors[name] = tensor
-    return tensors, entries
+        shape = tuple(tensor.shape)
+        entry = TensorEntry(dtype=dtype_name(tensor.dtype), shape=shape, pieces=())
+        part.add(private_name(peers.rank, short), entry, (0,) * len(shape), shape, _bytes(tensor))
+    return part
 
 
-def _complete(directory: Path, state: TrainingState, peers: Peers, keep: int) -> int:
-    target = files.step_dir(directory, state.step)
-    commits = [files.read_commit(target, rank, peers.world_size) for rank in range(peers.world_size)]
-    manifest = assemble(commits, state.scalars)
-    files.write_manifest(target, manifest)
-    files.move_latest(directory, state.step)
-    files.retain(directory, state.step, keep)
-    return manifest.bytes
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy().data)

@@ -46,8 +46,9 @@ def joined(earlier: FaultHistory, later: FaultHistory) -> FaultHistory:
     """Return two parts of one history as one; units and places are told apart by their names.
 
     A stay that had not ended with the earlier part ends there for a unit that the later part knows: that one says where
-    the unit is from then on.
+    the unit is from then on. What the later part repeats of the earlier one's time counts once.
     """
+    news = later.event_day > earlier.end
     units, unit = _merged(earlier.units, later.units)
     places, place = _merged(earlier.neighbourhoods, later.neighbourhoods)
     told = np.isin(earlier.stay_unit, unit[later.stay_unit])
@@ -72,9 +73,9 @@ def joined(earlier: FaultHistory, later: FaultHistory) -> FaultHistory:
             [np.where(told, np.minimum(earlier.stay_end, earlier.end), earlier.stay_end), later.stay_end]
         ),
         traits={name: np.concatenate([one.traits[name] for one in both]) for name in earlier.traits},
-        event_unit=np.concatenate([earlier.event_unit, unit[later.event_unit]]),
-        event_neighbourhood=np.concatenate([earlier.event_neighbourhood, place[later.event_neighbourhood]]),
-        event_day=np.concatenate([one.event_day for one in both]),
+        event_unit=np.concatenate([earlier.event_unit, unit[later.event_unit[news]]]),
+        event_neighbourhood=np.concatenate([earlier.event_neighbourhood, place[later.event_neighbourhood[news]]]),
+        event_day=np.concatenate([earlier.event_day, later.event_day[news]]),
     )
 
 

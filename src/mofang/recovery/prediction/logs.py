@@ -160,7 +160,7 @@ def _device_events(events: Columns, stays: Columns) -> FaultHistory:
         horizon_days=28.0,
         step_days=28.0,
         begin=float(np.nanmin(begin)),
-        end=float(max(day.max(), np.nanmax(removed, initial=0.0))),
+        end=float(day.max()),  # not the last removal: parts of a log often come with the stays of all of it
         units=units,
         neighbourhoods=places,
         stay_unit=codes[:many],

@@ -9,9 +9,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from mofang.errors import DataError
 from mofang.recovery.prediction.logistic import RiskModel
 
-__all__ = ["PackagedRisk", "packaged_risks", "risks_text"]
+__all__ = ["PackagedRisk", "load_risks", "packaged_risks", "risks_text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,22 @@ class PackagedRisk:
 def packaged_risks() -> Mapping[str, PackagedRisk]:
     """Return the packaged models by the name of their set; read once."""
     file = resources.files("mofang.recovery.prediction").joinpath("data/node_risk.json")
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    return {
-        name: PackagedRisk(model=_model(row["model"]), rule=row["rule"], until=row["until"])
-        for name, row in rows.items()
-    }
+    return load_risks(file.read_text(encoding="utf-8"), "the packaged file")
+
+
+def load_risks(text: str, name: str) -> dict[str, PackagedRisk]:
+    """Return the models that a file's text holds.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    try:
+        return {
+            key: PackagedRisk(model=_model(row["model"]), rule=row["rule"], until=float(row["until"]))
+            for key, row in json.loads(text).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{name} holds no risk models: {error}", hint="make it with `mofang recovery train`") from error
 
 
 def risks_text(risks: Mapping[str, PackagedRisk]) -> str:

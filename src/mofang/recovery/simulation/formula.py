@@ -8,8 +8,7 @@ doi:10.1016/j.jpdc.2013.10.010; Young, doi:10.1145/361147.361115, for r = 0). It
 
 from __future__ import annotations
 
-import math
-
+from mofang.recovery.cadence import young_daly
 from mofang.recovery.simulation.faults import FaultModel
 from mofang.recovery.simulation.practices import Practice
 
@@ -22,9 +21,8 @@ def snapshot_interval(practice: Practice, faults: FaultModel, devices: int) -> f
     """Return the seconds of work between two snapshots: the practice's own, or the optimum."""
     if practice.interval_s is not None:
         return practice.interval_s
-    unseen = 1.0 - (practice.predictor.recall if practice.predictor else 0.0)
-    best = math.sqrt(2.0 * faults.mean_interval_s(devices) * practice.stall_s / max(unseen, 1e-3))
-    return max(best, _SHORTEST_S)
+    recall = practice.predictor.recall if practice.predictor else 0.0
+    return max(young_daly(practice.stall_s, 1.0 / faults.mean_interval_s(devices), recall), _SHORTEST_S)
 
 
 def expected_waste(practice: Practice, faults: FaultModel, devices: int) -> float:

@@ -7,6 +7,7 @@ touch of a page costs several times what a copy to it does.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
@@ -27,6 +28,8 @@ _MAGIC = b"MFARENA1"
 _HEAD = struct.Struct("<8sQ")  # magic, bytes of a slot
 _RECORD = struct.Struct("<QQQQI")  # step, fence, length, sum of the data, sum of this record so far
 _RECORD_AT = (256, 512)  # in the header; on cache lines of their own
+_POPULATE_WRITE = 23  # madvise(2): of no effect before Linux 5.14
+_LIBC = ctypes.CDLL(None)
 _SPARE = 0.02  # of the file system's free space that is left to others
 
 
@@ -59,23 +62,38 @@ class Arena:
         Raises:
             CheckpointError: shared memory is too small for it.
         """
-        rounded = -(-slot_bytes // _PAGE) * _PAGE
-        size = _PAGE + SLOTS * rounded
+        rounded, size = _rounded(slot_bytes), cls.size_of(slot_bytes)
         path.unlink(missing_ok=True)
         _check_room(path.parent, size)
         draft = path.with_name(f"{path.name}.draft")
         handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             os.posix_fallocate(handle, 0, size)  # a page that cannot be had is an error here, not a SIGBUS later
-            mapped = mmap.mmap(handle, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            mapped = mmap.mmap(handle, size, flags=mmap.MAP_SHARED)
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise _too_small(path.parent, size) from error
         finally:
             os.close(handle)
         _HEAD.pack_into(mapped, 0, _MAGIC, rounded)
+        arena = cls(path, mapped, rounded)
+        arena.touch()
         draft.replace(path)
-        return cls(path, mapped, rounded)
+        return arena
+
+    @staticmethod
+    def size_of(slot_bytes: int) -> int:
+        """Return the bytes of an arena whose slots hold so many bytes each."""
+        return _PAGE + SLOTS * _rounded(slot_bytes)
+
+    def touch(self) -> None:
+        """Map all pages into this process: the first touch of one costs more than a copy to it. Other threads go on."""
+        view = (ctypes.c_char * len(self._mapped)).from_buffer(self._mapped)
+        _LIBC.madvise(ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(len(view)), _POPULATE_WRITE)
+
+    def move(self, path: Path) -> None:
+        """Give the arena another name, in place of what has that name now."""
+        self.path = self.path.replace(path)
 
     @classmethod
     def open(cls, path: Path) -> Arena | None:
@@ -97,9 +115,13 @@ class Arena:
             return None
         return cls(path, mapped, slot_bytes)
 
+    def offset(self, index: int) -> int:
+        """Return where in the file a slot begins."""
+        return _PAGE + index * self.slot_bytes
+
     def slot(self, index: int) -> memoryview:
         """Return the bytes of a slot."""
-        start = _PAGE + index * self.slot_bytes
+        start = self.offset(index)
         return memoryview(self._mapped)[start : start + self.slot_bytes]
 
     def record(self, index: int) -> Record | None:
@@ -142,6 +164,10 @@ class Arena:
         if found != record.sum:
             raise CheckpointError(f"the snapshot of step {record.step} is corrupt: {found:016x}, not {record.sum:016x}")
         return record
+
+
+def _rounded(slot_bytes: int) -> int:
+    return -(-slot_bytes // _PAGE) * _PAGE
 
 
 def _record_sum(raw: bytes) -> int:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from mofang.errors import CheckpointError
 
-__all__ = ["Box", "Image", "Meta", "Plan", "plan_slot", "read_slot", "write_header"]
+__all__ = ["Box", "Header", "Image", "Meta", "Plan", "element", "plan_slot", "read_slot", "write_header"]
 
 Shape = tuple[int, ...]
 
@@ -32,6 +32,7 @@ _LENGTH = 8  # bytes of the header's own length
 _ALIGNMENT = 4096  # where the data begins, so that pages of tensors can be mapped
 _ROOM = 256 << 10  # for what changes its length
 _META = "mofang"
+_MARK = "\x00what changes\x00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class Box:
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        return math.prod(self.extent) * _element(self.dtype)[1]
+        return math.prod(self.extent) * element(self.dtype)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ def plan_slot(boxes: Mapping[str, Box], scalars_bytes: int = 0) -> Plan:
     Raises:
         CheckpointError: an element type that has no name in the format.
     """
-    ordered = sorted(boxes, key=lambda name: (-_element(boxes[name].dtype)[1], name))
+    ordered = sorted(boxes, key=lambda name: (-element(boxes[name].dtype)[1], name))
     header = len(_header(boxes, dict.fromkeys(ordered, (0, 1 << 50)), "")) + 2 * scalars_bytes + _ROOM
     start = -(-(header + _LENGTH) // _ALIGNMENT) * _ALIGNMENT
     places, end = {}, start
@@ -111,19 +112,40 @@ def plan_slot(boxes: Mapping[str, Box], scalars_bytes: int = 0) -> Plan:
     return Plan(boxes=dict(boxes), places=places, data_start=start, length=end)
 
 
+class Header:
+    """Writes all of a slot but the tensors: what is the same for every snapshot of a plan is worked out once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        relative = {
+            name: (start - plan.data_start, end - plan.data_start) for name, (start, end) in plan.places.items()
+        }
+        self._before, _, self._after = _header(plan.boxes, relative, _MARK).partition(json.dumps(_MARK).encode())
+
+    def render(self, meta: Meta) -> bytes:
+        """Return the bytes in front of the tensors.
+
+        Raises:
+            CheckpointError: the JSON values have outgrown their room.
+        """
+        values = {name: getattr(meta, name) for name in Meta.__slots__}
+        text = self._before + json.dumps(json.dumps(values, separators=(",", ":"))).encode() + self._after
+        room = self.plan.data_start - _LENGTH
+        if len(text) > room:
+            raise CheckpointError(
+                f"the JSON values of the state need {len(text)} bytes, the snapshot has room for {room}"
+            )
+        return room.to_bytes(_LENGTH, "little") + text.ljust(room)
+
+
 def write_header(slot: memoryview, plan: Plan, meta: Meta) -> None:
     """Write all but the tensors.
 
     Raises:
-        CheckpointError: the scalars have outgrown their room.
+        CheckpointError: the JSON values have outgrown their room.
     """
-    relative = {name: (start - plan.data_start, end - plan.data_start) for name, (start, end) in plan.places.items()}
-    text = _header(plan.boxes, relative, json.dumps(asdict(meta), separators=(",", ":")))
-    room = plan.data_start - _LENGTH
-    if len(text) > room:
-        raise CheckpointError(f"the JSON values of the state need {len(text)} bytes, the snapshot has room for {room}")
-    slot[:_LENGTH] = room.to_bytes(_LENGTH, "little")
-    slot[_LENGTH : plan.data_start] = text.ljust(room)
+    text = Header(plan).render(meta)
+    slot[: len(text)] = text
 
 
 def read_slot(slot: memoryview) -> Image:
@@ -154,7 +176,12 @@ def read_slot(slot: memoryview) -> Image:
     return Image(meta=meta, plan=plan, data=slot[:length])
 
 
-def _element(dtype: str) -> tuple[str, int]:
+def element(dtype: str) -> tuple[str, int]:
+    """Return an element type's name in the format and its bytes; ``dtype`` is torch's name.
+
+    Raises:
+        CheckpointError: the format has no name for it.
+    """
     try:
         return _TYPES[dtype]
     except KeyError:
@@ -169,7 +196,7 @@ def _header(boxes: Mapping[str, Box], places: Mapping[str, tuple[int, int]], met
     header: dict[str, Any] = {"__metadata__": {_META: meta, "boxes": json.dumps(described, separators=(",", ":"))}}
     for name, (start, end) in places.items():
         box = boxes[name]
-        entry = {"dtype": _element(box.dtype)[0], "shape": box.extent, "data_offsets": [start, end]}
+        entry = {"dtype": element(box.dtype)[0], "shape": box.extent, "data_offsets": [start, end]}
         header[name] = entry
     return json.dumps(header, separators=(",", ":")).encode()
 

@@ -89,6 +89,12 @@ class RestartKeys(Section):
     max: WholeCount | None = Field(default=None, description="restarts at most; default: no limit")
     same_failure: PositiveCount = Field(default=3, description="failures alike at the same step that end the job")
     hang_timeout: PositiveDuration = Field(default=300.0, description="no progress for this long is a hang")
+    spare_nodes: WholeCount = Field(default=0, description="nodes held beside the plan's, to take a lost one's place")
+    min_nodes: PositiveCount | None = Field(
+        default=None, description="without a spare, go on with these at least; default: wait for the lost one"
+    )
+    node_timeout: PositiveDuration = Field(default=3.0, description="a node not heard of for this long is lost")
+    replace_stragglers: bool = Field(default=False, description="put a spare node in place of one that is slow")
 
 
 class JobFileBody(Section):

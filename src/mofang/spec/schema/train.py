@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mofang.domain.hardware import Precision
+from mofang.domain.scenario import OnTrouble
 from mofang.domain.strategy import Offload, Recompute, Sharding
 from mofang.spec.quantities import CheckpointEvery, FrameworkName, PositiveCount, PositiveDuration, WholeCount
 from mofang.spec.schema.section import Section
@@ -32,6 +33,13 @@ class TrainKeys(Section):
     validate_every: PositiveCount = Field(default=50, description="steps between validations")
     validation_batches: PositiveCount = Field(default=8, description="batches in one validation")
     log_every: PositiveCount = Field(default=1, description="steps between reports of the loss")
+    on_nan: Annotated[OnTrouble, Field(strict=False)] = Field(
+        default=OnTrouble.ROLL_BACK, description="when the loss is not a number: roll-back (leaving out data) or stop"
+    )
+    on_spike: Annotated[OnTrouble, Field(strict=False)] = Field(
+        default=OnTrouble.REPORT, description="when the loss leaps: report, roll-back (leaving out data) or stop"
+    )
+    roll_backs: WholeCount = Field(default=2, description="how often training goes back at most")
     seed: WholeCount = Field(default=0, description="of weights and data order")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mofang.domain.scenario import Optimisation
+from mofang.domain.scenario import LossPolicy, Optimisation
 from mofang.spec.context import Context
 from mofang.spec.schema.train import TrainKeys
 
@@ -56,5 +56,6 @@ def shared_settings(train: TrainKeys) -> dict[str, Any]:
         "keep_checkpoints": train.keep_checkpoints,
         "validate_every": train.validate_every,
         "log_every": train.log_every,
+        "loss_policy": LossPolicy(on_not_finite=train.on_nan, on_spike=train.on_spike, roll_backs=train.roll_backs),
         "seed": train.seed,
     }
