@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench plans fmt clean
+.PHONY: demo test test-adapters check bench plans fmt clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -n auto --dist loadfile -m "not serial"
 	$(BIN)/pytest -m serial
+
+# Other people's training loops, killed and resumed; they bring packages that nothing else here needs.
+test-adapters: $(STAMP)
+	$(BIN)/pip install --disable-pip-version-check -e '.[adapters]'
+	$(BIN)/pytest -m serial tests/recovery/test_adapters.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

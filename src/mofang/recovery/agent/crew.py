@@ -37,6 +37,7 @@ from mofang.recovery.agent.messages import (
     StartGeneration,
     StopGeneration,
 )
+from mofang.recovery.agent.pace import StepTimes
 from mofang.recovery.agent.shims import ExitFile, find_shims
 from mofang.recovery.agent.starter import Starter
 from mofang.recovery.agent.straggler import BusyTimes
@@ -94,6 +95,8 @@ class Crew:
         self._noted = set(noted)
         self._memory_kills = count_memory_kills()
         self._kernel = kernel
+        self._paces: dict[int, StepTimes] = {}  # by rank: with as many nodes as before, steps take as long
+        self._paced_nodes = 0
         self._hangs, self._busy = Hangs(spec.restart.hang_timeout_s), BusyTimes()
         self._started_at = clock.now()
         self.is_over = False  # whether no generation follows, so that nothing new is to be started
@@ -224,6 +227,8 @@ class Crew:
     def _start(self, order: StartGeneration) -> None:
         self._generation, self._stopping, self._pids = order.generation, None, {}
         self._ranks = ranks_of(self._team.workers, order.nodes)[self._node]
+        self._paces = {rank: pace for rank, pace in self._paces.items() if len(order.nodes) == self._paced_nodes}
+        self._paced_nodes = len(order.nodes)
         self._members, self._processes = [], []
         self._memory_kills = count_memory_kills()
         self._hangs.begin()
@@ -275,8 +280,10 @@ class Crew:
             worker = find(pid)
             self._pids[str(rank)] = pid
             self._processes += [process] if worker is None else [process, worker]
+            pace = self._paces.setdefault(rank, StepTimes())
+            pace.restart()
             self._members.append(
-                Member(rank=rank, generation=order.generation, shim=process, directory=self._directory)
+                Member(rank=rank, generation=order.generation, shim=process, directory=self._directory, pace=pace)
             )
 
     def _look_for_ends(self, statuses: dict[int, int]) -> None:

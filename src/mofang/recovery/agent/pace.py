@@ -25,11 +25,15 @@ _NORMAL_MAD = 1.4826  # standard deviation of a normal distribution by its media
 
 @dataclass(slots=True)
 class StepTimes:
-    """The times between steps of one rank of one generation."""
+    """The times between steps of one rank, over all generations of the same size."""
 
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _seen: int = 0
     _limit: float | None = None
+
+    def restart(self) -> None:
+        """Take in that another generation begins: its first steps say nothing, what was learned before still holds."""
+        self._seen = 0
 
     def note(self, seconds: float, steps: int = 1) -> None:
         """Take in the time between two heartbeats of the phase ``train``, ``steps`` steps apart."""
